@@ -1,0 +1,17 @@
+//! The chain of a sale: its bytes, its hashes and its place on disk.
+//!
+//! A batch is appended at the chain's next position and is durable when `append` returns; a reader starts at any record number.
+//! This crate knows records as bytes and values. It decides nothing: what may be appended is admission's business.
+
+pub mod batch;
+pub mod codec;
+pub mod digest;
+pub mod disk;
+pub mod files;
+pub mod frame;
+pub mod head;
+
+pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, EncodedBatch, PrivatePart};
+// pub use disk::{AppendError, Log, LogReader, OpenError};
+// pub use files::{DiskFiles, Files};
+pub use head::{HeadSigner, SignedHead};

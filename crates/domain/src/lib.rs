@@ -1,0 +1,22 @@
+//! The words and the pure rules of a flash sale: ids, money, time, sales, records, refusals, promises.
+//!
+//! Nothing here does input or output, reads a clock or draws a random number; every other crate speaks in these types.
+
+pub mod clock;
+pub mod ids;
+pub mod limits;
+pub mod money;
+pub mod promise;
+pub mod record;
+pub mod refusal;
+pub mod sale;
+pub mod stage;
+
+pub use clock::{ChainTime, Clock};
+pub use ids::{OrderSequence, Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, Unit};
+pub use money::{Currency, Money};
+pub use promise::Promise;
+pub use record::{Record, RecordKind};
+pub use refusal::Refusal;
+pub use sale::{ItemDefinition, SaleDefinition, SalePhase};
+pub use stage::Stage;

@@ -1,0 +1,55 @@
+//! Every bound of the engine in one place, with their relations checked at compile time.
+
+/// Items in one sale.
+pub const ITEMS_MAX: usize = 64;
+/// Units of one item, ever (fresh, restocked and withdrawn together).
+pub const UNITS_PER_ITEM_MAX: u32 = 100_000_000;
+/// Units in one purchase.
+pub const QUANTITY_MAX: u32 = 100;
+/// Units withdrawn by one stock change, since the record lists each.
+pub const WITHDRAWN_PER_RECORD_MAX: u32 = 10_000;
+/// Decisions in one batch.
+pub const BATCH_DECISIONS_MAX: usize = 1_000;
+/// Expiries in one batch, so that purchases never wait behind a wave of them.
+pub const BATCH_EXPIRIES_MAX: usize = 256;
+/// Bytes of one batch as appended to the chain.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one record's public part.
+pub const RECORD_PUBLIC_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of one record's encrypted private part.
+pub const RECORD_PRIVATE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of an idempotency key; printable ASCII.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// Bytes of a purchase request's body.
+pub const PURCHASE_BODY_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of any request's body on the public listener.
+pub const PUBLIC_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an admin request's body.
+pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a request's line and headers.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Characters of the shop's name of a sale or an item in URLs.
+pub const NAME_CHARACTERS_MAX: usize = 40;
+/// Characters of a title.
+pub const TITLE_CHARACTERS_MAX: usize = 200;
+/// Bytes of a sale's definition as the `created` record carries it.
+pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Sales in one deployment.
+pub const SALES_MAX: usize = 256;
+/// Requests that wait for one owner; beyond it a gate answers `overloaded`.
+pub const INBOX_MAX: usize = 16_384;
+/// The longest stretch that a sale may be open, be held or spread over, in seconds (a year).
+pub const SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
+/// The greatest integer that the decision core compares: exact in a double, so that a Lua twin decides alike.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+/// Requests let through to the owner per unit that came back, while the sold-out mark stands.
+pub const PERMITS_PER_FREE_UNIT: u64 = 4;
+/// A wall clock that moves this far from the monotonic one has jumped: the sale pauses.
+pub const CLOCK_JUMP_MILLISECONDS_MAX: u64 = 2_000;
+
+const _: () = assert!(RECORD_PUBLIC_BYTES_MAX + RECORD_PRIVATE_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(DEFINITION_BYTES_MAX < RECORD_PUBLIC_BYTES_MAX);
+const _: () = assert!(WITHDRAWN_PER_RECORD_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
+const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
+const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_DECISIONS_MAX);
+const _: () = assert!((UNITS_PER_ITEM_MAX as u64) < INTEGER_MAX);
