@@ -1,1 +1,20 @@
-//! gate
+//! Who may try now: ids that leave the engine, passes, the shop's identities, pseudonyms, and a record's private part.
+//!
+//! Everything here is a function of its arguments: keys and the time are passed in. Nothing here opens a socket or a file,
+//! reads a clock, or decides about stock; an expired pass is opened like any other, because expiry is admission's verdict.
+
+pub mod body;
+pub mod identity;
+pub mod ids;
+mod keys;
+pub mod pass;
+pub mod private;
+pub mod pseudonym;
+pub mod sign;
+
+pub use body::body_hash;
+pub use identity::{Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
+pub use ids::{IdKeys, shard_of};
+pub use pass::{OpenPass, Pass, PassError, PassKey, PassKeys, token_hash};
+pub use private::{CustomerSaleKey, PrivateError, open_private, seal_private};
+pub use pseudonym::{IdentityKey, PseudonymKey};

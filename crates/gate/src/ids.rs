@@ -1,0 +1,152 @@
+//! Purchase and order ids, inside and outside. An id alone finds its sale, since it carries the sale's ordinal masked.
+//!
+//! The key behind them never rotates: an id that a customer wrote down has to work for as long as the sale is kept.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
+use domain::{Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal};
+
+use crate::keys::{derive_mac_key, first, mac, take};
+
+/// Logical shards of orders, over any number of servers.
+pub const SHARDS: u16 = 1_024;
+
+const PURCHASE_PREFIX: &str = "pu_";
+const PURCHASE_BYTES: usize = 24;
+const ORDER_PREFIX: &str = "or_";
+const ORDER_PAYLOAD_BYTES: usize = 10;
+const ORDER_TAG_BYTES: usize = 8;
+const ORDER_BYTES: usize = ORDER_PAYLOAD_BYTES + ORDER_TAG_BYTES;
+
+/// The logical shard of a customer's orders in one sale, 0 to 1,023.
+pub fn shard_of(customer: Pseudonym) -> u16 {
+    u16::try_from(customer.fingerprint() % u64::from(SHARDS)).expect("a remainder of 1,024 fits 16 bits")
+}
+
+/// The keys of all ids, derived from one secret and prepared.
+pub struct IdKeys {
+    purchase: hmac::Key,
+    idempotency: hmac::Key,
+    purchase_mask: hmac::Key,
+    purchase_mac: hmac::Key,
+    order_tag: hmac::Key,
+    order_mask: hmac::Key,
+}
+
+impl IdKeys {
+    /// Derives the keys from the deployment's id key.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self {
+            purchase: derive_mac_key(secret, "purchase id"),
+            idempotency: derive_mac_key(secret, "idempotency key"),
+            purchase_mask: derive_mac_key(secret, "purchase mask"),
+            purchase_mac: derive_mac_key(secret, "purchase mac"),
+            order_tag: derive_mac_key(secret, "order tag"),
+            order_mask: derive_mac_key(secret, "order mask"),
+        }
+    }
+
+    /// The purchase that this customer means by this idempotency key: equal inputs give the same id on every gate, for ever.
+    ///
+    /// The first 12 bytes of `HMAC-SHA-256(k, "doorbuster purchase v1" || sale || pseudonym || key)`.
+    pub fn purchase_id(&self, sale: SaleId, customer: Pseudonym, key: &[u8]) -> PurchaseId {
+        PurchaseId(first(&mac(&self.purchase, &[b"doorbuster purchase v1", &sale.0, &customer.0, key])))
+    }
+
+    /// The idempotency key as the chain shows it: the first 16 bytes of `HMAC-SHA-256(k, "doorbuster key v1" || sale || key)`.
+    pub fn key_hash(&self, sale: SaleId, key: &[u8]) -> [u8; 16] {
+        first(&mac(&self.idempotency, &[b"doorbuster key v1", &sale.0, key]))
+    }
+
+    /// The purchase id that leaves the engine: `"pu_"` and base64url of masked ordinal (4), bare id (12), MAC over both (8).
+    ///
+    /// A reader without keys finds the bare id in bytes 4 to 15, as the chain has it, but cannot make a valid id from a chain.
+    pub fn public_purchase(&self, sale: SaleOrdinal, purchase: PurchaseId) -> String {
+        let ordinal = sale.0.to_be_bytes();
+        let mut bytes = [0; PURCHASE_BYTES];
+        bytes[..4].copy_from_slice(&exclusive_or(ordinal, self.purchase_mask(purchase)));
+        bytes[4..16].copy_from_slice(&purchase.0);
+        bytes[16..].copy_from_slice(&self.purchase_mac(ordinal, purchase));
+        text(PURCHASE_PREFIX, &bytes)
+    }
+
+    /// Reads an id of [`Self::public_purchase`]; `None` for anything that these keys did not make.
+    pub fn parse_purchase(&self, id: &str) -> Option<(SaleOrdinal, PurchaseId)> {
+        let bytes: [u8; PURCHASE_BYTES] = bytes_of(PURCHASE_PREFIX, id)?;
+        let mut rest = &bytes[..];
+        let masked: [u8; 4] = take(&mut rest);
+        let purchase = PurchaseId(take(&mut rest));
+        let ordinal = exclusive_or(masked, self.purchase_mask(purchase));
+        verify_slices_are_equal(&self.purchase_mac(ordinal, purchase), rest).ok()?;
+        Some((SaleOrdinal(u32::from_be_bytes(ordinal)), purchase))
+    }
+
+    /// The order id that leaves the engine: `"or_"` and base64url of a synthetic tag (8) and the masked payload (10).
+    ///
+    /// The tag is a MAC of the payload and the mask a MAC of the tag, so ids neither count orders nor can be guessed.
+    pub fn public_order(&self, sale: SaleOrdinal, number: PurchaseNumber, shard: u16) -> String {
+        let mut payload = [0; ORDER_PAYLOAD_BYTES];
+        payload[..4].copy_from_slice(&sale.0.to_be_bytes());
+        payload[4..8].copy_from_slice(&number.0.to_be_bytes());
+        payload[8..].copy_from_slice(&shard.to_be_bytes());
+        let tag = self.order_tag(&payload);
+        let mut bytes = [0; ORDER_BYTES];
+        bytes[..ORDER_TAG_BYTES].copy_from_slice(&tag);
+        bytes[ORDER_TAG_BYTES..].copy_from_slice(&exclusive_or(payload, self.order_mask(tag)));
+        text(ORDER_PREFIX, &bytes)
+    }
+
+    /// Reads an id of [`Self::public_order`]; `None` for anything that these keys did not make.
+    pub fn parse_order(&self, id: &str) -> Option<(SaleOrdinal, PurchaseNumber, u16)> {
+        let bytes: [u8; ORDER_BYTES] = bytes_of(ORDER_PREFIX, id)?;
+        let mut rest = &bytes[..];
+        let tag: [u8; ORDER_TAG_BYTES] = take(&mut rest);
+        let payload = exclusive_or(take(&mut rest), self.order_mask(tag));
+        verify_slices_are_equal(&self.order_tag(&payload), &tag).ok()?;
+        let mut fields = &payload[..];
+        let sale = SaleOrdinal(u32::from_be_bytes(take(&mut fields)));
+        let number = PurchaseNumber(u32::from_be_bytes(take(&mut fields)));
+        Some((sale, number, u16::from_be_bytes(take(&mut fields))))
+    }
+
+    fn purchase_mask(&self, purchase: PurchaseId) -> [u8; 4] {
+        first(&mac(&self.purchase_mask, &[&purchase.0]))
+    }
+
+    fn purchase_mac(&self, ordinal: [u8; 4], purchase: PurchaseId) -> [u8; 8] {
+        first(&mac(&self.purchase_mac, &[&ordinal, &purchase.0]))
+    }
+
+    fn order_tag(&self, payload: &[u8; ORDER_PAYLOAD_BYTES]) -> [u8; ORDER_TAG_BYTES] {
+        first(&mac(&self.order_tag, &[payload]))
+    }
+
+    fn order_mask(&self, tag: [u8; ORDER_TAG_BYTES]) -> [u8; ORDER_PAYLOAD_BYTES] {
+        first(&mac(&self.order_mask, &[&tag]))
+    }
+}
+
+fn exclusive_or<const N: usize>(mut bytes: [u8; N], mask: [u8; N]) -> [u8; N] {
+    for (byte, mask) in bytes.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+    bytes
+}
+
+fn text(prefix: &str, bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(prefix.len() + BASE64URL_NOPAD.encode_len(bytes.len()));
+    text.push_str(prefix);
+    BASE64URL_NOPAD.encode_append(bytes, &mut text);
+    text
+}
+
+fn bytes_of<const N: usize>(prefix: &str, id: &str) -> Option<[u8; N]> {
+    let encoded = id.strip_prefix(prefix)?;
+    if encoded.len() != BASE64URL_NOPAD.encode_len(N) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    BASE64URL_NOPAD.decode_mut(encoded.as_bytes(), &mut bytes).ok()?;
+    Some(bytes)
+}

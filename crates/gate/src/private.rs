@@ -1,0 +1,164 @@
+//! The private part of a record: encrypted for one customer in one sale, and committed to, so that the chain verifies without it.
+//!
+//! Deleting a customer's key in the vault makes every private part of theirs unreadable and changes no hash.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use domain::ids::Hash;
+use domain::{PurchaseId, SaleId};
+
+use crate::keys::{derive, hash, mac};
+
+const TAG_BYTES: usize = 16;
+
+/// A customer's key for one sale; a pass carries it sealed, so that a purchase never asks the vault.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CustomerSaleKey([u8; 32]);
+
+impl CustomerSaleKey {
+    /// `HKDF(customer key, sale)`: the customer's key of the vault never leaves the vault's process.
+    pub fn derive(customer_key: &[u8; 32], sale: SaleId) -> Self {
+        Self(derive(customer_key, "customer sale key", &sale.0))
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for CustomerSaleKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CustomerSaleKey(secret)")
+    }
+}
+
+/// Why a private part cannot be read. Definite: trying again gives the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrivateError {
+    /// Sealed under another key, for another purchase or body, or damaged.
+    #[error("the private part does not open under this key for this purchase")]
+    Sealed,
+    /// The text opens and is not what the record committed to.
+    #[error("the private part is not what the record commits to")]
+    Commitment,
+}
+
+/// Encrypts a record's private part: the commitment `SHA-256(salt || plaintext)`, and nonce, ciphertext and tag.
+///
+/// Nonce (12 bytes) and salt (20 bytes) are `HMAC-SHA-256(key, "doorbuster salt v1" || purchase || body hash || plaintext)`, so
+/// equal inputs give equal bytes, and no two different texts ever share a nonce, even when a purchase is decided anew.
+pub fn seal_private(
+    key: &CustomerSaleKey,
+    purchase: PurchaseId,
+    body_hash: &[u8; 16],
+    plaintext: &[u8],
+) -> (Hash, Vec<u8>) {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
+    let (nonce, salt) = nonce_and_salt(&key, purchase, body_hash, plaintext);
+    let mut sealed = Vec::with_capacity(NONCE_LEN + plaintext.len() + TAG_BYTES);
+    sealed.extend(nonce);
+    sealed.extend(plaintext);
+    let tag = cipher(&key)
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(purchase.0),
+            &mut sealed[NONCE_LEN..],
+        )
+        .expect("AES-GCM seals any text shorter than 64 GiB");
+    sealed.extend(tag.as_ref());
+    (hash(&[&salt, plaintext]), sealed)
+}
+
+/// Decrypts what [`seal_private`] gave and checks it against the record's commitment.
+pub fn open_private(
+    key: &CustomerSaleKey,
+    purchase: PurchaseId,
+    body_hash: &[u8; 16],
+    commitment: &Hash,
+    sealed: &[u8],
+) -> Result<Vec<u8>, PrivateError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
+    let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(PrivateError::Sealed)?;
+    let mut plaintext = ciphertext.to_vec();
+    let length = cipher(&key)
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(purchase.0), &mut plaintext)
+        .map_err(|_| PrivateError::Sealed)?
+        .len();
+    plaintext.truncate(length);
+    let (expected_nonce, salt) = nonce_and_salt(&key, purchase, body_hash, &plaintext);
+    verify_slices_are_equal(nonce, &expected_nonce).map_err(|_| PrivateError::Sealed)?;
+    if hash(&[&salt, &plaintext]) == *commitment { Ok(plaintext) } else { Err(PrivateError::Commitment) }
+}
+
+fn nonce_and_salt(
+    key: &hmac::Key,
+    purchase: PurchaseId,
+    body_hash: &[u8; 16],
+    plaintext: &[u8],
+) -> ([u8; NONCE_LEN], [u8; 20]) {
+    let drawn = mac(key, &[b"doorbuster salt v1", &purchase.0, body_hash, plaintext]);
+    let mut rest = &drawn[..];
+    (crate::keys::take(&mut rest), crate::keys::take(&mut rest))
+}
+
+/// The AES-256-GCM key: one HMAC rather than HKDF, because it is made for every win.
+fn cipher(key: &hmac::Key) -> LessSafeKey {
+    let derived = mac(key, &[b"doorbuster private part v1"]);
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &derived).expect("AES-256 takes any 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{PurchaseId, SaleId};
+
+    use super::{CustomerSaleKey, PrivateError, open_private, seal_private};
+
+    const PURCHASE: PurchaseId = PurchaseId([3; 12]);
+    const BODY: [u8; 16] = [4; 16];
+
+    fn key(customer: u8) -> CustomerSaleKey {
+        CustomerSaleKey::derive(&[customer; 32], SaleId([9; 16]))
+    }
+
+    #[test]
+    fn a_private_part_opens_for_its_own_key_purchase_and_body_only() {
+        let (commitment, sealed) = seal_private(&key(1), PURCHASE, &BODY, b"anna, size 42");
+        let open = |key: &_, purchase, body: &_, commitment: &_| open_private(key, purchase, body, commitment, &sealed);
+        assert_eq!(open(&key(1), PURCHASE, &BODY, &commitment).unwrap(), b"anna, size 42");
+        assert_eq!(open(&key(2), PURCHASE, &BODY, &commitment), Err(PrivateError::Sealed));
+        assert_eq!(open(&key(1), PurchaseId([5; 12]), &BODY, &commitment), Err(PrivateError::Sealed));
+        assert_eq!(open(&key(1), PURCHASE, &[5; 16], &commitment), Err(PrivateError::Sealed));
+        assert_eq!(open(&key(1), PURCHASE, &BODY, &[0; 32]), Err(PrivateError::Commitment));
+        let other_sale = CustomerSaleKey::derive(&[1; 32], SaleId([8; 16]));
+        assert_eq!(open(&other_sale, PURCHASE, &BODY, &commitment), Err(PrivateError::Sealed));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_of_a_private_part_is_refused() {
+        let (commitment, sealed) = seal_private(&key(1), PURCHASE, &BODY, b"anna");
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let opened = open_private(&key(1), PURCHASE, &BODY, &commitment, &damaged);
+            assert_eq!(opened, Err(PrivateError::Sealed), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            let opened = open_private(&key(1), PURCHASE, &BODY, &commitment, &sealed[..length]);
+            assert_eq!(opened, Err(PrivateError::Sealed), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn equal_inputs_seal_alike_and_different_texts_never_share_a_nonce() {
+        let once = seal_private(&key(1), PURCHASE, &BODY, b"anna");
+        assert_eq!(once, seal_private(&key(1), PURCHASE, &BODY, b"anna"));
+        let other = seal_private(&key(1), PURCHASE, &BODY, b"bert");
+        assert_ne!(once.1[..12], other.1[..12]);
+        assert_eq!(seal_private(&key(1), PURCHASE, &BODY, b"").1.len(), 28);
+    }
+}
