@@ -1,1 +1,24 @@
-//! admission
+//! Admission: who gets a unit. One owner per sale decides, chains and answers.
+//!
+//! `core` is pure: integers and fixed bytes in, records and verdicts out; no clock, no randomness, no input or output.
+//! `owner` puts a batch of decisions on the chain before anyone hears of them. `thread` gives an owner its thread.
+//! `view` is what every gate may know without asking the owner.
+
+pub mod command;
+pub mod core;
+mod grants;
+pub mod holders;
+pub mod owner;
+pub mod postbox;
+mod replay;
+mod stock;
+pub mod thread;
+mod verdict;
+pub mod view;
+
+pub use command::{Answer, Command, Grant, GrantStatus, PurchaseRequest, Query, Request, SaleState, Wish};
+pub use core::{Contradiction, Core, Guards};
+pub use owner::{Owner, OwnerError, OwnerOptions, Receipt};
+pub use postbox::{Postbox, Reply};
+pub use thread::{OwnerHandle, SubmitError};
+pub use view::SaleView;

@@ -3,6 +3,7 @@
 //! Nothing here does input or output, reads a clock or draws a random number; every other crate speaks in these types.
 
 pub mod clock;
+pub mod fault;
 pub mod ids;
 pub mod limits;
 pub mod money;

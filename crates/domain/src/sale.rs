@@ -160,8 +160,8 @@ impl SaleDefinition {
         check((1..=limits::SECONDS_MAX).contains(&self.pass_seconds), "pass_seconds: 1 to a year")?;
         check(self.settle_after_seconds <= limits::SECONDS_MAX, "settle_after_seconds: a year at most")?;
         check(self.resale_delay_milliseconds <= 3_600_000, "resale_delay_milliseconds: an hour at most")?;
-        check((1..=1_000_000).contains(&self.grants_per_pass_max), "grants_per_pass_max: 1 to 1,000,000")?;
-        check((1..=1_000_000).contains(&self.grants_per_customer_max), "grants_per_customer_max: 1 to 1,000,000")?;
+        check((1..=1_000).contains(&self.grants_per_pass_max), "grants_per_pass_max: 1 to 1,000")?;
+        check((1..=1_000).contains(&self.grants_per_customer_max), "grants_per_customer_max: 1 to 1,000")?;
         check(self.limit_per_customer >= 1, "limit_per_customer: at least 1")?;
         check((1..=limits::ITEMS_MAX).contains(&self.items.len()), "items: 1 to 64")?;
         for (index, item) in self.items.iter().enumerate() {

@@ -1,0 +1,167 @@
+//! What every gate may know of a sale without asking its owner: the window, who holds, and the sold-out marks.
+//!
+//! All of it rests on durable records: the owner publishes after the sync. A mark carries the position S that it rests on and is used
+//! only for a customer who is not among the holders up to S; everybody else is for the owner to answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use chain::disk::Watermark;
+use domain::{ChainTime, Refusal, SaleDefinition, SalePhase, limits};
+
+use crate::command::Wish;
+use crate::core::{Core, Guards};
+use crate::holders::Holders;
+use crate::verdict::{self, Holdings, Window};
+
+/// No mark: the item has not been sold out yet.
+const UNMARKED: u64 = u64::MAX;
+
+struct Mark {
+    /// Position that the mark rests on, or `UNMARKED`.
+    position: AtomicU64,
+    /// Requests that may pass the mark since units came back.
+    permits: AtomicI64,
+    free: AtomicU64,
+}
+
+/// The shared view of one sale.
+pub struct SaleView {
+    definition: SaleDefinition,
+    phase: AtomicU8,
+    paused: AtomicBool,
+    storage_full: AtomicBool,
+    opened_at: AtomicU64,
+    holders: Holders,
+    marks: Vec<Mark>,
+    watermark: Arc<Watermark>,
+}
+
+/// What a gate may answer by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyRefusal {
+    /// Why.
+    pub refusal: Refusal,
+    /// The chain position that it rests on.
+    pub position: u64,
+    /// From when another try makes sense.
+    pub retry_at: Option<ChainTime>,
+}
+
+impl SaleView {
+    pub(crate) fn new(definition: SaleDefinition, watermark: Arc<Watermark>) -> Self {
+        let mark = || Mark { position: AtomicU64::new(UNMARKED), permits: AtomicI64::new(0), free: AtomicU64::new(0) };
+        Self {
+            marks: definition.items.iter().map(|_| mark()).collect(),
+            definition,
+            phase: AtomicU8::new(0),
+            paused: AtomicBool::new(false),
+            storage_full: AtomicBool::new(false),
+            opened_at: AtomicU64::new(0),
+            holders: Holders::new(),
+            watermark,
+        }
+    }
+
+    /// Publishes the window and the marks. The owner has put every holder of the batch into `holders` before.
+    pub(crate) fn publish(&self, core: &Core) {
+        self.opened_at.store(core.opened_at.0, Ordering::Relaxed);
+        self.paused.store(core.paused.is_some(), Ordering::Relaxed);
+        self.storage_full.store(core.storage_full, Ordering::Relaxed);
+        self.phase.store(core.phase as u8, Ordering::Release);
+        for (mark, stock) in self.marks.iter().zip(&core.stocks) {
+            let free = u64::from(stock.free());
+            mark.free.store(free, Ordering::Relaxed);
+            // Permits first: whoever sees the new mark must not find permits of units that are gone.
+            mark.permits.store((free * limits::PERMITS_PER_FREE_UNIT) as i64, Ordering::Relaxed);
+            if free == 0 {
+                mark.position.store(core.next.saturating_sub(1), Ordering::Release);
+            }
+        }
+    }
+
+    /// The verdict that the owner would give, where this view is enough to know it; `None` sends the request to the owner.
+    ///
+    /// A request that passes a mark on a permit must be submitted: the owner renews the permits when it has seen it.
+    pub fn refuse_early(&self, wish: &Wish, now: ChainTime) -> Option<EarlyRefusal> {
+        let mark = &self.marks[usize::from(wish.item)];
+        // The mark before the holders: a grant that made the mark true is then among them.
+        let position = mark.position.load(Ordering::Acquire);
+        let window = self.window();
+        if self.holders.may_hold(wish.customer) {
+            return None;
+        }
+        if window.phase == SalePhase::Planned && now >= self.definition.opens_at {
+            return None;
+        }
+        let stranger = Holdings::default();
+        if let Err(refusal) = verdict::before_stock(&self.definition, window, now, wish, stranger, Guards::ON) {
+            let retry_at = verdict::retry_at(&self.definition, window, wish, refusal);
+            return Some(EarlyRefusal { refusal, position: self.durable_position(), retry_at });
+        }
+        if position == UNMARKED || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return None;
+        }
+        Some(EarlyRefusal { refusal: Refusal::SoldOut, position, retry_at: None })
+    }
+
+    fn window(&self) -> Window {
+        let phase = match self.phase.load(Ordering::Acquire) {
+            0 => SalePhase::Planned,
+            1 => SalePhase::Open,
+            2 => SalePhase::Closed,
+            _ => SalePhase::Settled,
+        };
+        Window {
+            phase,
+            paused: self.paused.load(Ordering::Relaxed),
+            storage_full: self.storage_full.load(Ordering::Relaxed),
+            opened_at: ChainTime(self.opened_at.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub(crate) fn holders(&self) -> &Holders {
+        &self.holders
+    }
+
+    /// The sale's definition.
+    pub fn definition(&self) -> &SaleDefinition {
+        &self.definition
+    }
+
+    /// The phase as last published.
+    pub fn phase(&self) -> SalePhase {
+        self.window().phase
+    }
+
+    /// Whether purchases are paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk takes no purchases.
+    pub fn is_storage_full(&self) -> bool {
+        self.storage_full.load(Ordering::Relaxed)
+    }
+
+    /// When the sale opened, once it has.
+    pub fn opened_at(&self) -> Option<ChainTime> {
+        let window = self.window();
+        (window.phase > SalePhase::Planned).then_some(window.opened_at)
+    }
+
+    /// Free units of an item as last published.
+    pub fn free(&self, item: u16) -> u64 {
+        self.marks[usize::from(item)].free.load(Ordering::Relaxed)
+    }
+
+    /// Number of the last durable record.
+    pub fn durable_position(&self) -> u64 {
+        self.watermark.next().saturating_sub(1)
+    }
+
+    /// The log's watermark, for whoever follows the chain.
+    pub fn watermark(&self) -> &Arc<Watermark> {
+        &self.watermark
+    }
+}
