@@ -139,6 +139,29 @@ pub fn parse_frame(bytes: &[u8], segment: u32, offset: u64) -> Result<(FrameHead
     Ok((header, &whole[FRAME_HEADER..FRAME_HEADER + payload as usize], length))
 }
 
+/// What a block states as the start of a frame, its checksum unseen: enough to look for frames, never enough to trust one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) segment: u32,
+    pub(crate) offset: u64,
+    pub(crate) durable_through: u64,
+    /// Bytes of the whole frame.
+    pub(crate) length: usize,
+}
+
+/// Reads what a block states; `None` when it does not begin like a frame.
+pub(crate) fn claim(block: &[u8]) -> Option<Claim> {
+    if block.len() < FRAME_HEADER || block[0..4] != MAGIC {
+        return None;
+    }
+    Some(Claim {
+        segment: u32::from_le_bytes(field(block, 8)),
+        offset: u64::from_le_bytes(field(block, 16)),
+        durable_through: u64::from_le_bytes(field(block, 40)),
+        length: frame_length(u32::from_le_bytes(field(block, 48)) as usize),
+    })
+}
+
 /// The payload of a segment's first frame: what the segment continues. Bytes of the predecessor beyond `end` are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {

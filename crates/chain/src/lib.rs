@@ -12,6 +12,6 @@ pub mod frame;
 pub mod head;
 
 pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, EncodedBatch, PrivatePart};
-// pub use disk::{AppendError, Log, LogReader, OpenError};
-// pub use files::{DiskFiles, Files};
+pub use disk::{AppendError, Log, LogReader, OpenError, ReadError, SpareReady, SpareTask, Watermark};
+pub use files::{DiskFiles, Files};
 pub use head::{HeadSigner, SignedHead};
