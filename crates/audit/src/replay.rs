@@ -1,0 +1,256 @@
+//! One sale's chain from its first batch to its last: links, times and epochs between batches, and the model inside them.
+
+use std::collections::HashMap;
+
+use chain::batch::GENESIS_HEAD;
+use chain::{Batch, SignedHead};
+use domain::ids::Hash;
+use domain::{ChainTime, PurchaseId, Record, SaleId};
+
+use crate::model::{Model, Moment};
+use crate::prove::prove_beside;
+use crate::tally::{Claim, Tally};
+
+/// What is known of a record that an answer, a receipt or the books name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Named {
+    /// The chain's hash after it.
+    pub(crate) hash: Option<Hash>,
+    /// The purchase that it is about.
+    pub(crate) purchase: Option<PurchaseId>,
+}
+
+/// Something to do when the first `at` records have been applied.
+pub(crate) struct Cut<'a> {
+    pub(crate) at: u64,
+    pub(crate) run: &'a mut dyn FnMut(&mut Model),
+}
+
+/// What to look at during a replay.
+#[derive(Default)]
+pub(crate) struct Watch<'a> {
+    /// Records whose hash and purchase are wanted.
+    pub(crate) records: Vec<u64>,
+    /// Positions whose signed head is wanted: those of the first records after a batch.
+    pub(crate) heads: Vec<u64>,
+    /// The books' cut.
+    pub(crate) cut: Option<Cut<'a>>,
+    /// Whether questions about answers will be asked.
+    pub(crate) with_free_times: bool,
+}
+
+/// A replay under way.
+pub(crate) struct Replay<'a> {
+    watch: Watch<'a>,
+    model: Option<Model>,
+    tally: Tally,
+    /// Set at the first contradiction that makes the rest unreadable.
+    stopped: bool,
+    sale: Option<SaleId>,
+    epoch: Option<u64>,
+    named: HashMap<u64, Named>,
+    heads: HashMap<u64, SignedHead>,
+    end: End,
+}
+
+/// Where a chain stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// Number of the next record.
+    pub(crate) next: u64,
+    /// Batches so far.
+    pub(crate) batches: u64,
+    /// The last head.
+    pub(crate) head: Hash,
+    /// The last batch's chain time.
+    pub(crate) time: ChainTime,
+}
+
+/// A replay at its end. Without a model there was no readable `created`.
+pub(crate) struct Replayed {
+    pub(crate) model: Option<Model>,
+    /// Everything that was checked outside the model.
+    pub(crate) tally: Tally,
+    pub(crate) named: HashMap<u64, Named>,
+    pub(crate) heads: HashMap<u64, SignedHead>,
+    pub(crate) sale: Option<SaleId>,
+    pub(crate) end: End,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(mut watch: Watch<'a>) -> Self {
+        watch.records.sort_unstable();
+        watch.records.dedup();
+        watch.heads.sort_unstable();
+        Self {
+            watch,
+            model: None,
+            tally: Tally::default(),
+            stopped: false,
+            sale: None,
+            epoch: None,
+            named: HashMap::new(),
+            heads: HashMap::new(),
+            end: End { next: 0, batches: 0, head: GENESIS_HEAD, time: ChainTime(0) },
+        }
+    }
+
+    /// Records applied so far.
+    pub(crate) fn records(&self) -> u64 {
+        self.end.next
+    }
+
+    /// The public key that `created` names.
+    pub(crate) fn signing_key(&self) -> Option<Hash> {
+        self.model.as_ref().map(Model::signing_key)
+    }
+
+    /// Goes on with the next batches.
+    pub(crate) fn feed(&mut self, batches: &[Batch<'_>]) {
+        if self.model.is_none() && !self.stopped {
+            self.begin(batches);
+        }
+        let Some(key) = self.signing_key().filter(|_| !self.stopped) else { return };
+        let wanted = std::mem::take(&mut self.watch.records);
+        let ((), proven) = prove_beside(batches, &key, &wanted, || self.apply(batches, &wanted));
+        self.watch.records = wanted;
+        for (number, hash) in proven.hashes {
+            self.named.entry(number).or_default().hash = Some(hash);
+        }
+        let of_heads = proven.broken.iter().filter(|(_, claim, _)| *claim == Claim::Heads).count() as u64;
+        self.tally.kept(Claim::Heads, proven.batches - of_heads);
+        self.tally.kept(Claim::Chain, proven.batches - (proven.broken.len() as u64 - of_heads));
+        for (_, claim, line) in proven.broken {
+            self.tally.broken(claim, || line);
+        }
+    }
+
+    /// Reports that the log or the file ends before the chain does.
+    pub(crate) fn damaged(&mut self, damage: String) {
+        self.tally.broken(Claim::Chain, || damage);
+    }
+
+    /// Makes the last checks.
+    pub(crate) fn finish(mut self) -> Replayed {
+        self.run_cut();
+        if let Some(model) = &mut self.model {
+            model.finish(self.end.time.0);
+        }
+        let Self { model, tally, named, heads, sale, end, .. } = self;
+        Replayed { model, tally, named, heads, sale, end }
+    }
+
+    fn begin(&mut self, batches: &[Batch<'_>]) {
+        let Some(batch) = batches.first() else { return };
+        let at = Moment { position: batch.header.first, time: batch.header.time.0 };
+        let first = batch.records().next().map(|record| record.and_then(|record| record.decode()));
+        let model = match first {
+            Some(Ok(Record::Created(created))) => {
+                Model::new(batch.header.sale, *created, at, self.watch.with_free_times)
+            }
+            Some(Err(error)) => Err(error.to_string()),
+            _ => Err("it is not created".to_owned()),
+        };
+        match model {
+            Ok(model) => self.model = Some(model),
+            Err(reason) => self.stop(|| format!("record 0: {reason}")),
+        }
+    }
+
+    fn stop(&mut self, evidence: impl FnOnce() -> String) {
+        self.tally.broken(Claim::Chain, evidence);
+        self.stopped = true;
+    }
+
+    fn apply(&mut self, batches: &[Batch<'_>], wanted: &[u64]) {
+        for batch in batches {
+            if batch.header.next() == self.end.next && batch.head.head == self.end.head {
+                // The last batch again: a server that starts copies its frame into the next segment.
+                continue;
+            }
+            if !self.check_link(batch) {
+                return self.stop(|| format!("record {}: the batch does not continue the chain", batch.header.first));
+            }
+            if !self.apply_records(batch, wanted) {
+                return;
+            }
+            self.epoch = Some(batch.header.epoch);
+            self.end = End {
+                next: batch.header.next(),
+                batches: self.end.batches + 1,
+                head: batch.head.head,
+                time: batch.header.time,
+            };
+            if self.watch.heads.binary_search(&self.end.next).is_ok() {
+                self.heads.insert(self.end.next, batch.head);
+            }
+        }
+    }
+
+    /// Whether the batch is the next one of this chain; smaller faults are counted and passed over.
+    fn check_link(&mut self, batch: &Batch<'_>) -> bool {
+        let header = &batch.header;
+        let sale = *self.sale.get_or_insert(header.sale);
+        let (time, before) = (header.time, self.end.time);
+        self.tally.check(Claim::Chain, time >= before, || {
+            format!("record {}: chain time goes back from {} to {}", header.first, before.0, time.0)
+        });
+        header.first == self.end.next && batch.previous == self.end.head && header.sale == sale && header.partition == 0
+    }
+
+    fn apply_records(&mut self, batch: &Batch<'_>, wanted: &[u64]) -> bool {
+        let mut wanted = wanted[wanted.partition_point(|number| *number < batch.header.first)..].iter().peekable();
+        let mut epoch = self.epoch;
+        for record in batch.records() {
+            let decoded = record.and_then(|record| Ok((record.number, record.decode()?)));
+            let (number, record) = match decoded {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    self.stop(|| error.to_string());
+                    return false;
+                }
+            };
+            self.end.next = number;
+            self.run_cut();
+            if wanted.next_if_eq(&&number).is_some() {
+                self.named.entry(number).or_default().purchase = purchase_of(&record);
+            }
+            if let Record::Epoch(new) = record {
+                let follows = epoch.map_or(new <= 1, |epoch| epoch.checked_add(1) == Some(new));
+                self.tally.check(Claim::Chain, follows, || format!("record {number}: epoch {new} after {epoch:?}"));
+                epoch = Some(new);
+            }
+            if number > 0
+                && let Some(model) = &mut self.model
+            {
+                model.apply(Moment { position: number, time: batch.header.time.0 }, record);
+            }
+        }
+        // A chain begins in epoch 0 or 1; from then on only an epoch record changes what the headers say.
+        let stated = batch.header.epoch;
+        let fits = epoch.map_or(stated <= 1, |epoch| stated == epoch);
+        self.tally.check(Claim::Chain, fits, || {
+            format!("record {}: the batch is of epoch {stated}, the chain of {epoch:?}", batch.header.first)
+        });
+        true
+    }
+
+    fn run_cut(&mut self) {
+        let Self { watch, model, end, .. } = self;
+        if let Some(cut) = watch.cut.take_if(|cut| cut.at == end.next)
+            && let Some(model) = model
+        {
+            (cut.run)(model);
+        }
+    }
+}
+
+fn purchase_of(record: &Record) -> Option<PurchaseId> {
+    match record {
+        Record::Held(held) => Some(held.purchase),
+        Record::Released { purchase, .. } | Record::Confirmed { purchase, .. } | Record::Retaken { purchase, .. } => {
+            Some(*purchase)
+        }
+        _ => None,
+    }
+}
