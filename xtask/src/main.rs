@@ -1,2 +1,68 @@
-//! b
-fn main() {}
+//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`. Nothing of the engine is in here.
+
+mod bars;
+mod budget;
+mod ci;
+mod packages;
+mod process;
+mod soak;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Checks and proofs of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that a change has to pass: packages, format, lints, tidy, build, documentation tests, tests.
+    Ci,
+    /// Sizes, file heads, names, marks, and what the documents name.
+    Tidy,
+    /// Long simulation and long chaos; the output goes to `docs/proof/soak.txt`.
+    Soak {
+        /// How many seeds the simulation runs.
+        #[arg(long, default_value_t = 100_000)]
+        seeds: u64,
+    },
+    /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
+    Bars,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let root = root()?;
+    match arguments.command {
+        Command::Ci => return ci::run(&root),
+        Command::Tidy => tidy::run(&root)?,
+        Command::Soak { seeds } => soak::run(&root, seeds)?,
+        Command::Bars => bars::run(&root)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The repository's folder: the parent of this package's, which cargo names.
+fn root() -> anyhow::Result<PathBuf> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let package = PathBuf::from(package);
+    Ok(package.parent().context("xtask lies in the repository's folder")?.to_owned())
+}

@@ -1,0 +1,83 @@
+//! Minutes per suite of `cargo xtask ci`, from `xtask/budget.toml`. A suite that takes longer fails, even when all of it passed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+/// What all suites together may take on two cores.
+const MINUTES_MAX: u64 = 40;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Budget {
+    minutes: BTreeMap<String, u64>,
+}
+
+impl Budget {
+    /// Reads and checks the file: exactly these suites, and a sum within the project's limit.
+    pub(crate) fn read(root: &Path, suites: &[&str]) -> anyhow::Result<Self> {
+        let path = root.join("xtask/budget.toml");
+        let text = std::fs::read_to_string(&path).context("xtask/budget.toml cannot be read")?;
+        let budget: Self = toml::from_str(&text).context("xtask/budget.toml")?;
+        budget.check(suites)?;
+        Ok(budget)
+    }
+
+    fn check(&self, suites: &[&str]) -> anyhow::Result<()> {
+        for suite in suites {
+            ensure!(self.minutes.contains_key(*suite), "xtask/budget.toml has no minutes for the suite {suite:?}");
+        }
+        for suite in self.minutes.keys() {
+            ensure!(suites.contains(&suite.as_str()), "xtask/budget.toml names {suite:?}, which is no suite");
+        }
+        let sum: u64 = self.minutes.values().sum();
+        ensure!(sum <= MINUTES_MAX, "xtask/budget.toml adds up to {sum} minutes; {MINUTES_MAX} are allowed");
+        Ok(())
+    }
+
+    /// What a suite may take.
+    pub(crate) fn of(&self, suite: &str) -> Duration {
+        Duration::from_secs(self.minutes.get(suite).copied().unwrap_or(0) * 60)
+    }
+
+    /// Gives the time back if the suite may take as long.
+    pub(crate) fn check_time(&self, suite: &str, took: Duration) -> anyhow::Result<Duration> {
+        let allowed = self.of(suite).as_secs();
+        let seconds = took.as_secs_f64();
+        ensure!(
+            took.as_secs() < allowed,
+            "the suite {suite:?} took {seconds:.0} s; xtask/budget.toml allows {allowed} s"
+        );
+        Ok(took)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Budget;
+
+    fn check(text: &str, suites: &[&str]) -> Result<(), String> {
+        let budget: Budget = toml::from_str(text).map_err(|error| error.to_string())?;
+        budget.check(suites).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_budget_names_every_suite_once_and_stays_within_the_sum() {
+        assert_eq!(check("[minutes]\nlint = 30\ntests = 10", &["lint", "tests"]), Ok(()));
+        assert!(check("[minutes]\nlint = 30\ntests = 11", &["lint", "tests"]).unwrap_err().contains("41 minutes"));
+        assert!(check("[minutes]\nlint = 30", &["lint", "tests"]).unwrap_err().contains("\"tests\""));
+        assert!(check("[minutes]\nlint = 3\nother = 1", &["lint"]).unwrap_err().contains("\"other\""));
+        assert!(check("[seconds]\nlint = 3", &["lint"]).is_err());
+    }
+
+    #[test]
+    fn a_suite_beyond_its_minutes_fails() {
+        let budget: Budget = toml::from_str("[minutes]\nlint = 2").unwrap();
+        assert!(budget.check_time("lint", Duration::from_secs(119)).is_ok());
+        assert!(budget.check_time("lint", Duration::from_secs(120)).unwrap_err().to_string().contains("allows 120 s"));
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask ci`: every suite in order, each within its budget. The last thing on the screen is the test runner's closing line.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::budget::Budget;
+use crate::process::{cargo, run as run_command, succeeds};
+use crate::{packages, tidy};
+
+struct Suite {
+    name: &'static str,
+    run: fn(&Path) -> anyhow::Result<()>,
+}
+
+/// What needs no compiler comes first; the tests follow after these.
+const SUITES: [Suite; 6] = [
+    Suite { name: "packages", run: packages::check },
+    Suite { name: "format", run: format },
+    Suite { name: "tidy", run: tidy::run },
+    Suite { name: "lint", run: lint },
+    Suite { name: "build", run: build },
+    Suite { name: "documentation", run: documentation },
+];
+const TESTS: &str = "tests";
+
+/// Whether everything passed. After the tests nothing is printed, passed or failed, unless they took too long.
+pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
+    let mut names = SUITES.map(|suite| suite.name).to_vec();
+    names.push(TESTS);
+    let budget = Budget::read(root, &names)?;
+    let mut times = Vec::new();
+    for suite in &SUITES {
+        let start = announce(suite.name, &budget);
+        (suite.run)(root).with_context(|| format!("the suite {:?} failed", suite.name))?;
+        times.push((suite.name, budget.check_time(suite.name, start.elapsed())?));
+    }
+    print_times(&times, &budget);
+    let start = announce(TESTS, &budget);
+    let passed = tests(root)?;
+    budget.check_time(TESTS, start.elapsed())?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn announce(suite: &str, budget: &Budget) -> Instant {
+    eprintln!("ci: {suite} (at most {} min)", budget.of(suite).as_secs() / 60);
+    Instant::now()
+}
+
+/// Printed before the last suite, so that the runner's closing line stays the last.
+fn print_times(times: &[(&str, Duration)], budget: &Budget) {
+    for (name, took) in times {
+        eprintln!("ci: {name:<14} {:>7.1} s of {:>4} s", took.as_secs_f64(), budget.of(name).as_secs());
+    }
+    let sum: Duration = times.iter().map(|(_, took)| *took).sum();
+    eprintln!("ci: so far      {:>7.1} s", sum.as_secs_f64());
+}
+
+fn format(root: &Path) -> anyhow::Result<()> {
+    run_command(&mut cargo(root, &["fmt", "--all", "--check"]))
+}
+
+fn lint(root: &Path) -> anyhow::Result<()> {
+    run_command(&mut cargo(root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+/// The binaries too, because the system's tests start the real one.
+fn build(root: &Path) -> anyhow::Result<()> {
+    run_command(&mut cargo(root, &["build", "--workspace", "--bins", "--locked"]))?;
+    run_command(&mut cargo(root, &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-run"]))
+}
+
+fn documentation(root: &Path) -> anyhow::Result<()> {
+    run_command(&mut cargo(root, &["test", "--workspace", "--doc", "--locked", "--quiet"]))
+}
+
+/// Whether all tests passed. One closing line for all of them where nextest is installed, cargo's own runner elsewhere.
+fn tests(root: &Path) -> anyhow::Result<bool> {
+    let has_nextest = succeeds(&mut cargo(root, &["nextest", "--version"]));
+    let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
+    let what = ["--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"];
+    let status = cargo(root, runner).args(what).status().context("the tests cannot be started")?;
+    Ok(status.success())
+}
