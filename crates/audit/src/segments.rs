@@ -124,14 +124,15 @@ impl Walk<'_> {
         let mut again = 0;
         loop {
             // The seal is looked for first, so that bytes read afterwards reach at least as far as it says.
-            let seal = self.seal(segment + 1)?;
+            let seal = self.seal(segment + 1);
             let bytes = read_from(&self.path(segment), offset)?;
-            let end = seal.map(|(seal, ..)| seal.end);
+            let end = seal.as_ref().ok().and_then(|seal| seal.map(|(seal, ..)| seal.end));
             let reached = self.frames(segment, offset, &bytes, end, sink)?;
             let rest = &bytes[(reached - offset) as usize..];
             let length = offset + bytes.len() as u64;
             again = if reached > offset { 0 } else { again };
             offset = reached;
+            seal?;
             match end {
                 Some(end) if offset >= end => return Ok(()),
                 Some(end) => {
