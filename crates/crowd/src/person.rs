@@ -31,18 +31,18 @@ struct Won {
     order: String,
 }
 
-/// Runs one errand to its end.
+/// Runs one errand to its end. Each kind is boxed, so that a waiting task is no larger than its own errand.
 pub(crate) async fn run_errand(crowd: &Crowd, due: Due) {
     let Due { at, shopper, errand } = due;
     match errand {
         Errand::WarmUp => crowd.public.warm(crowd.options.connections.min(crowd.options.shoppers as usize)).await,
-        Errand::TakePass => arrive(crowd, shopper).await,
+        Errand::TakePass => Box::pin(arrive(crowd, shopper)).await,
         Errand::Buy => {
             crowd.tally.borrow_mut().arrived += 1;
             visit(crowd, shopper, at).await;
         }
         Errand::LookAgain => look_again(crowd, shopper, at).await,
-        Errand::Pay | Errand::Cancel => end_order(crowd, shopper, errand).await,
+        Errand::Pay | Errand::Cancel => Box::pin(end_order(crowd, shopper, errand)).await,
     }
 }
 
@@ -100,11 +100,12 @@ async fn visit(crowd: &Crowd, shopper: u32, scheduled: Instant) {
     let ask = |losses| Asking::new(crowd, shopper, number, &persona, scheduled, losses).until_final();
     let verdict = match persona.habit {
         Habit::DoubleClick if number == 1 => {
-            let (first, second) = tokio::join!(ask(0), ask(0));
+            // Boxed, so that the many with one click do not carry the room for two.
+            let (first, second) = tokio::join!(Box::pin(ask(0)), Box::pin(ask(0)));
             first.or(second)
         }
-        Habit::LosesReplies(losses) if number == 1 => ask(losses).await,
-        Habit::Plain | Habit::DoubleClick | Habit::LosesReplies(_) => ask(0).await,
+        Habit::LosesReplies(losses) if number == 1 => Box::pin(ask(losses)).await,
+        Habit::Plain | Habit::DoubleClick | Habit::LosesReplies(_) => Box::pin(ask(0)).await,
     };
     match verdict {
         Verdict::Won(purchase) => follow_win(crowd, shopper, &persona, purchase),
