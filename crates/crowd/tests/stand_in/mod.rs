@@ -65,7 +65,7 @@ impl StandIn {
     /// Listens again at the same address with the same memory.
     pub(crate) fn start(&mut self) {
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (address, shop) = (self.address, Arc::clone(&self.shop));
         self.stop = Some(stop);
         self.thread = Some(std::thread::spawn(move || {
