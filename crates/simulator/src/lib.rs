@@ -1,1 +1,3 @@
-//! simulator
+//! The real code under a fake disk, from a seed.
+
+pub mod disk;

@@ -1,8 +1,8 @@
 //! Opening a log: what is on disk is checked in full, and then made durable before anyone relies on it.
 //!
-//! Nothing is changed before every check has passed. Then the log goes on in a new segment that seals the old one before its tail,
-//! the last batch if nothing names it as durable, and carries a copy of that tail. So it does not matter what the disk kept of the
-//! old tail, or whether a failed sync left it in memory only.
+//! Nothing is changed before every check has passed. Then the log goes on in a new segment that seals the old one before its last
+//! frame, the only one that may not be durable, and carries a copy of the batch in it. So it does not matter what the disk kept of
+//! that frame, or whether a failed sync left it in memory only.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -29,7 +29,8 @@ pub(super) fn create(files: Arc<dyn Files>, folder: &Path, sale: SaleId) -> Resu
     if names.iter().any(|name| segment_number(name).is_some()) {
         return Err(OpenError::Exists(folder.to_owned()));
     }
-    let recovered = Recovered { sale, at: Position::start(), tail: None, longer_than_sealed: Vec::new() };
+    let start = Position::start();
+    let recovered = Recovered { sale, at: start, seal_at: start, tail: None, longer_than_sealed: Vec::new() };
     go_on(files, folder, lock, &names, recovered)
 }
 
@@ -94,7 +95,7 @@ fn go_on(
 /// The frames that the new segment begins with, and where the log stands behind them: the seal, and the tail with an empty frame
 /// that names it, for all of them are synced before the segment has its name.
 fn first_frames(recovered: &Recovered) -> (Vec<u8>, Position) {
-    let before = recovered.tail.as_ref().map_or(&recovered.at, |tail| &tail.before);
+    let before = &recovered.seal_at;
     let seal = Seal {
         sale: recovered.sale,
         predecessor: before.segment,
@@ -107,7 +108,7 @@ fn first_frames(recovered: &Recovered) -> (Vec<u8>, Position) {
     encode_seal(&seal, before.frame, &mut content);
     at.frame = before.frame;
     if let Some(tail) = &recovered.tail {
-        for (kind, payload) in [(FrameKind::Batch, &tail.payload[..]), (FrameKind::Empty, &[][..])] {
+        for (kind, payload) in [(FrameKind::Batch, &tail[..]), (FrameKind::Empty, &[][..])] {
             let header = FrameHeader {
                 kind,
                 segment: at.segment,

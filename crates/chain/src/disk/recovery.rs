@@ -21,17 +21,12 @@ pub(super) struct Recovered {
     pub(super) sale: SaleId,
     /// Where the log ends, its tail included.
     pub(super) at: Position,
-    /// The last batch, if nothing names it as durable.
-    pub(super) tail: Option<Tail>,
+    /// Where the last segment is to be sealed: before its last frame, the only one that may not be durable.
+    pub(super) seal_at: Position,
+    /// The batch in that frame; `None` when the frame is an empty one, which nobody needs again, or there is none.
+    pub(super) tail: Option<Vec<u8>>,
     /// Segments whose files are longer than what is sealed, or will be once the last is sealed: number and end.
     pub(super) longer_than_sealed: Vec<(u32, u64)>,
-}
-
-/// A last batch that nothing names as durable.
-pub(super) struct Tail {
-    pub(super) payload: Vec<u8>,
-    /// Where the log stands before it.
-    pub(super) before: Position,
 }
 
 /// Reads all segments in order and replays their batches.
@@ -56,14 +51,15 @@ pub(super) fn recover(
         let length = read_segment(files, &walk.file, sealed_end, &mut bytes)?;
         let batches = walk.frames(&bytes, sealed_end)?;
         verify_and_replay(&walk.file, &bytes, &batches, replay)?;
-        let end = sealed_end.unwrap_or_else(|| walk.tail.as_ref().map_or(walk.at.offset, |(_, before)| before.offset));
+        let end = sealed_end.unwrap_or(walk.seal_at.offset);
         if length > end {
             longer_than_sealed.push((walk.at.segment, end));
         }
     }
+    let Walk { at, seal_at, tail, .. } = walk;
     // `bytes` is the last segment still, and a tail lies nowhere else.
-    let tail = walk.tail.map(|(range, before)| Tail { payload: bytes[range].to_vec(), before });
-    Ok(Recovered { sale, at: walk.at, tail, longer_than_sealed })
+    let tail = tail.map(|range| bytes[range].to_vec());
+    Ok(Recovered { sale, at, seal_at, tail, longer_than_sealed })
 }
 
 /// The first frames of all segments, which must be numbered from 1 without a gap.
@@ -158,13 +154,16 @@ struct Walk {
     sale: SaleId,
     file: PathBuf,
     at: Position,
-    /// Where in its segment the last batch lies and where the log stands before it, while nothing names it.
-    tail: Option<(Range<usize>, Position)>,
+    /// Before the segment's last frame so far. Whatever it is, a batch or an empty frame, its sync may have failed.
+    seal_at: Position,
+    /// Where the batch in that frame lies, if it is one.
+    tail: Option<Range<usize>>,
 }
 
 impl Walk {
     fn new(sale: SaleId) -> Self {
-        Self { sale, file: PathBuf::new(), at: Position::start(), tail: None }
+        let start = Position::start();
+        Self { sale, file: PathBuf::new(), at: start, seal_at: start, tail: None }
     }
 
     fn damaged(&self, what: impl Into<String>) -> OpenError {
@@ -182,7 +181,8 @@ impl Walk {
             return Err(self.damaged("its seal does not match the end of the segment before it"));
         }
         self.at.offset = BLOCK as u64;
-        // The seal says that everything before it is durable.
+        // The seal says that everything before it is durable, and is so itself.
+        self.seal_at = self.at;
         self.tail = None;
         Ok(())
     }
@@ -206,11 +206,14 @@ impl Walk {
                 }
             };
             self.check_frame(&header)?;
+            self.seal_at = self.at;
             match header.kind {
                 FrameKind::Segment => return Err(self.damaged("a seal stands inside the segment")),
                 FrameKind::Empty => self.tail = None,
                 FrameKind::Batch => {
-                    batches.push(offset + FRAME_HEADER..offset + FRAME_HEADER + payload.len());
+                    let range = offset + FRAME_HEADER..offset + FRAME_HEADER + payload.len();
+                    batches.push(range.clone());
+                    self.tail = Some(range);
                     self.batch(&header, payload)?;
                 }
             }
@@ -262,8 +265,6 @@ impl Walk {
         if own.time < self.at.time || own.epoch < self.at.epoch {
             return Err(self.damaged("the batch's time or epoch goes back"));
         }
-        let start = self.at.offset as usize + FRAME_HEADER;
-        self.tail = Some((start..start + payload.len(), self.at));
         self.at.next = own.next();
         self.at.head = batch.head.head;
         self.at.epoch = own.epoch;
