@@ -58,6 +58,9 @@ pub enum OwnerError {
     /// It is not known whether the last batch is durable; its requests are `outcome_unknown`.
     #[error("the last batch may or may not be durable: {0}")]
     Append(AppendError),
+    /// The chain has no records: the process died while the sale was being created, and nobody was told that it exists.
+    #[error("the chain has no records")]
+    Empty,
     /// The first record does not define a sale that this version can run.
     #[error("the sale's definition cannot be read: {0}")]
     Definition(String),
@@ -135,8 +138,7 @@ impl Owner {
         let mut replayed: Option<(Core, StateHash)> = None;
         let guards = options.guards;
         let log = Log::open(files, folder, None, &mut |batch| replay(&mut replayed, batch, guards))?;
-        let (core, state_hash) =
-            replayed.ok_or_else(|| OwnerError::Definition("the chain has no records".to_owned()))?;
+        let (core, state_hash) = replayed.ok_or(OwnerError::Empty)?;
         let mut owner = Self::assemble(core, log, options, state_hash, (wall, monotonic));
         let mut turn = Turn::default();
         let outage = wall.saturating_sub(owner.core.now.0);

@@ -4,7 +4,7 @@
 //! was being synced is the next batch.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl OwnerHandle {
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { inbox: Mutex::default(), arrived: Condvar::new() });
         let view = Arc::clone(owner.view());
-        let turning = Turning { shared: Arc::clone(&shared), owner, clock, files, spares: channel() };
+        let turning = Turning { shared: Arc::clone(&shared), owner, clock, files, spares: sync_channel(1) };
         let name = format!("owner {}", view.definition().sale);
         let thread = std::thread::Builder::new().name(name).spawn(move || on_stop(turning.run()))?;
         Ok(Self { shared, view, thread: Mutex::new(Some(thread)) })
@@ -130,7 +130,7 @@ struct Turning {
     owner: Owner,
     clock: Arc<dyn Clock>,
     files: Arc<dyn Files>,
-    spares: (Sender<SpareOutcome>, Receiver<SpareOutcome>),
+    spares: (SyncSender<SpareOutcome>, Receiver<SpareOutcome>),
 }
 
 impl Turning {

@@ -1,1 +1,24 @@
-//! web
+//! HTTP and nothing else: what arrives on the wire, in which order it is judged, and what leaves.
+//!
+//! `service` is where every request enters; `purchase` is the front half of a purchase from top to bottom; `router` shows all other
+//! routes on one screen. No rule of a sale is decided here.
+
+mod admin;
+mod app;
+mod body;
+mod connections;
+mod customers;
+mod identify;
+mod metrics;
+mod pending;
+mod problem;
+pub mod purchase;
+mod router;
+pub mod server;
+mod service;
+mod shop;
+pub mod wire;
+
+pub use app::{App, AppOptions};
+pub use router::openapi;
+pub use server::{ListenError, Listener, ListenerOptions};

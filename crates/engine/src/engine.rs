@@ -1,0 +1,322 @@
+//! Opening a deployment, creating sales, and finding them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
+use chain::batch::Batch;
+use chain::{DiskFiles, Files, HeadSigner, LogReader};
+use domain::record::{Created, PauseReason};
+use domain::{Clock, Promise, SaleDefinition, SaleOrdinal, limits};
+use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
+use gate::ids::IdKeys;
+use gate::pass::{PassKey, PassKeys};
+use gate::pseudonym::{IdentityKey, PseudonymKey};
+use ledger::books::{Books, BooksError};
+use ledger::service::{BooksService, OnDrift, Pace};
+use ledger::vault::{DeploymentKeys, SaleSecrets, Vault, VaultError, VaultService};
+
+use crate::data::{DataError, DataFolder};
+use crate::sale::Sale;
+
+/// Hears that an owner stopped with an error. The process must end: the last batch is unknown until the next start.
+pub type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// How a deployment runs.
+pub struct EngineOptions {
+    /// Whose tokens are believed.
+    pub identity: IdentityConfig,
+    /// How fast the books follow the chains.
+    pub books_pace: Pace,
+    /// The machine's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// What to do when an owner stops with an error.
+    pub on_fatal: OnFatal,
+}
+
+/// Why a deployment did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The books.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The identity settings.
+    #[error(transparent)]
+    Identity(#[from] IdentityConfigError),
+    /// One sale's chain.
+    #[error("sale {sale}: {source}")]
+    Owner {
+        /// Its name.
+        sale: String,
+        /// Why.
+        source: OwnerError,
+    },
+    /// The system gave no thread.
+    #[error("no thread could be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why a sale was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The definition breaks a rule; the text says which.
+    #[error("{0}")]
+    Invalid(String),
+    /// The name is taken.
+    #[error("a sale of this name exists")]
+    Exists,
+    /// There are as many sales as there may be.
+    #[error("a deployment has at most {} sales", limits::SALES_MAX)]
+    TooMany,
+    /// It could not be written.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+#[derive(Default)]
+struct Registry {
+    by_name: HashMap<String, Arc<Sale>>,
+    by_ordinal: HashMap<SaleOrdinal, Arc<Sale>>,
+}
+
+/// One deployment, running.
+pub struct Engine {
+    /// Makes and reads public ids.
+    pub ids: IdKeys,
+    /// Makes and reads passes.
+    pub passes: PassKeys,
+    /// Hashes identities into passes.
+    pub identity_key: IdentityKey,
+    /// Believes access tokens.
+    pub identities: IdentityVerifier,
+    /// Customers, secrets, admin tokens.
+    pub vault: VaultService,
+    /// The projection's writer.
+    pub books: BooksService,
+    /// The machine's clocks.
+    pub clock: Arc<dyn Clock>,
+    registry: Arc<RwLock<Registry>>,
+    /// Held while a sale is created, so that two of a name cannot be.
+    creating: Mutex<()>,
+    on_fatal: OnFatal,
+    files: Arc<dyn Files>,
+    data: DataFolder,
+}
+
+impl Engine {
+    /// Opens the data folder and everything in it; every sale has replayed its chain when this returns.
+    pub fn start(data: &Path, options: EngineOptions) -> Result<Self, StartError> {
+        let data = DataFolder::open(data)?;
+        let files: Arc<dyn Files> = Arc::new(DiskFiles);
+        let mut vault = Vault::open(&data.vault(), Arc::clone(&options.clock))?;
+        vault.first_admin_token(&data.admin_token())?;
+        let keys = vault.deployment_keys()?;
+        let sales = vault.sales()?;
+        let registry = Arc::new(RwLock::new(Registry::default()));
+        let books = Books::open(&data.books())?;
+        let books = BooksService::start(books, Arc::clone(&files), options.books_pace, pause_on_drift(&registry))?;
+        let engine = Self {
+            ids: IdKeys::new(&keys.id_key),
+            passes: pass_keys(&keys)?,
+            identity_key: IdentityKey::new(&keys.identity_hash_key),
+            identities: IdentityVerifier::new(options.identity)?,
+            vault: VaultService::start(vault)?,
+            books,
+            clock: options.clock,
+            registry,
+            creating: Mutex::default(),
+            on_fatal: options.on_fatal,
+            files,
+            data,
+        };
+        for secrets in sales {
+            // A name registered just before a crash has secrets and no chain; creating it again takes them up.
+            if !has_chain(&engine.data.sale(&secrets.name)) {
+                continue;
+            }
+            match engine.open_sale(&secrets) {
+                // Nobody has been told of a sale whose first batch is not there.
+                Err(StartError::Owner { source: OwnerError::Empty, .. }) => {
+                    std::fs::remove_dir_all(engine.data.sale(&secrets.name))?;
+                }
+                opened => drop(opened?),
+            }
+        }
+        Ok(engine)
+    }
+
+    fn open_sale(&self, secrets: &SaleSecrets) -> Result<Arc<Sale>, StartError> {
+        let folder = self.data.sale(&secrets.name);
+        let owner = Owner::open(Arc::clone(&self.files), &folder, owner_options(secrets), self.clocks())
+            .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
+        self.check_books(&secrets.name, &owner)?;
+        self.run_sale(secrets, owner)
+    }
+
+    /// Books that know records which the log does not have mean that the log was restored from an older copy: refuse.
+    fn check_books(&self, name: &str, owner: &Owner) -> Result<(), StartError> {
+        let books = Books::open_reader(&self.data.books())?;
+        let (next, _) = books.offset(name)?;
+        let head = if next == owner.log().next() { Some(owner.log().head()) } else { None };
+        let head = match head {
+            Some(head) => Some(head),
+            None => self.head_before(name, next),
+        };
+        Ok(books.check_not_ahead(name, owner.log().next(), head.as_ref())?)
+    }
+
+    fn head_before(&self, name: &str, next: u64) -> Option<domain::ids::Hash> {
+        let mut reader = LogReader::open(Arc::clone(&self.files), &self.data.sale(name)).ok()?;
+        let bytes = reader.batch_containing(next).ok()??;
+        let batch = Batch::parse(&bytes).ok()?;
+        (batch.header.first == next).then_some(batch.previous)
+    }
+
+    fn run_sale(&self, secrets: &SaleSecrets, owner: Owner) -> Result<Arc<Sale>, StartError> {
+        let folder = self.data.sale(&secrets.name);
+        let watermark = owner.log().watermark();
+        let on_fatal = Arc::clone(&self.on_fatal);
+        let name = secrets.name.clone();
+        let on_stop = move |outcome: Result<(), OwnerError>| {
+            if let Err(error) = outcome {
+                on_fatal(format!("sale {name}: {error}"));
+            }
+        };
+        let owner = OwnerHandle::spawn(owner, Arc::clone(&self.clock), Arc::clone(&self.files), on_stop)?;
+        self.books.add_sale(&secrets.name, folder.clone(), watermark);
+        let sale = Arc::new(Sale {
+            ordinal: secrets.ordinal,
+            id: secrets.sale,
+            signing_key: HeadSigner::from_seed(&secrets.signing_seed).public_key(),
+            owner,
+            pseudonyms: PseudonymKey::new(&secrets.pseudonym_key),
+            slot_secret: secrets.slot_secret,
+            folder,
+            reader: Mutex::default(),
+        });
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        registry.by_name.insert(secrets.name.clone(), Arc::clone(&sale));
+        registry.by_ordinal.insert(secrets.ordinal, Arc::clone(&sale));
+        Ok(sale)
+    }
+
+    /// Creates a sale: secrets into the vault, then the chain with its commitments. Blocks for some syncs.
+    pub fn create_sale(&self, definition: &SaleDefinition) -> Result<Arc<Sale>, CreateError> {
+        definition.validate().map_err(CreateError::Invalid)?;
+        let bytes = serde_json::to_vec(definition).map_err(|error| CreateError::Invalid(error.to_string()))?;
+        if bytes.len() > limits::DEFINITION_BYTES_MAX {
+            return Err(CreateError::Invalid("the definition is too large".to_owned()));
+        }
+        let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sale(&definition.sale).is_some() {
+            return Err(CreateError::Exists);
+        }
+        if self.sales().len() >= limits::SALES_MAX {
+            return Err(CreateError::TooMany);
+        }
+        let secrets = self.vault.with(|vault| vault.register_sale(&definition.sale)).map_err(StartError::from)?;
+        let options = owner_options(&secrets);
+        let created = Created {
+            ordinal: secrets.ordinal,
+            slot_commitment: chain::head::slot_commitment(secrets.sale, &secrets.slot_secret),
+            pseudonym_commitment: chain::head::pseudonym_commitment(secrets.sale, &secrets.pseudonym_key),
+            signing_key: options.signer.public_key(),
+            definition: bytes,
+        };
+        let folder = self.data.sale(&secrets.name);
+        let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())
+            .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
+        Ok(self.run_sale(&secrets, owner)?)
+    }
+
+    /// The sale of that name.
+    pub fn sale(&self, name: &str) -> Option<Arc<Sale>> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
+    }
+
+    /// The sale of that ordinal.
+    pub fn sale_by_ordinal(&self, ordinal: SaleOrdinal) -> Option<Arc<Sale>> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).by_ordinal.get(&ordinal).cloned()
+    }
+
+    /// All sales, the oldest first.
+    pub fn sales(&self) -> Vec<Arc<Sale>> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sales: Vec<_> = registry.by_name.values().cloned().collect();
+        sales.sort_by_key(|sale| sale.ordinal);
+        sales
+    }
+
+    /// A connection to the books for queries; it never waits for the writer.
+    pub fn books_reader(&self) -> Result<Books, BooksError> {
+        Books::open_reader(&self.data.books())
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &DataFolder {
+        &self.data
+    }
+
+    /// Now, Unix milliseconds.
+    pub fn now(&self) -> u64 {
+        self.clock.wall_milliseconds()
+    }
+
+    fn clocks(&self) -> (u64, u64) {
+        (self.clock.wall_milliseconds(), self.clock.monotonic_milliseconds())
+    }
+
+    /// Lets every owner finish what it has taken, and ends its thread.
+    pub fn stop(&self) {
+        for sale in self.sales() {
+            sale.owner.stop();
+        }
+    }
+}
+
+fn owner_options(secrets: &SaleSecrets) -> OwnerOptions {
+    OwnerOptions {
+        signer: HeadSigner::from_seed(&secrets.signing_seed),
+        slot_secret: secrets.slot_secret,
+        guards: Guards::ON,
+    }
+}
+
+fn pass_keys(keys: &DeploymentKeys) -> Result<PassKeys, StartError> {
+    let prepared = |key: &ledger::vault::PassKey| PassKey { id: key.id.into(), secret: key.secret };
+    let active = keys.pass_keys.iter().find(|key| key.active).ok_or(VaultError::KeysIncomplete)?;
+    let older: Vec<_> = keys.pass_keys.iter().filter(|key| !key.active).map(prepared).collect();
+    Ok(PassKeys::new(&prepared(active), &older))
+}
+
+fn has_chain(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".segment")))
+    })
+}
+
+/// A contradiction between chain and books stops purchases of that sale; what is held can still be paid or given back.
+fn pause_on_drift(registry: &Arc<RwLock<Registry>>) -> OnDrift {
+    let registry = Arc::clone(registry);
+    Box::new(move |name, reason| {
+        tracing::error!(
+            sale = name,
+            reason,
+            "{}: the books contradict the chain; the sale is paused",
+            Promise::Conservation.id()
+        );
+        let sale = registry.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned();
+        if let Some(sale) = sale {
+            let pause = Request::Decide(Command::Pause(PauseReason::Drift), None);
+            // A full inbox means that purchases are being refused already; the alarm above stands.
+            drop(sale.owner.submit(pause, Reply::Nobody));
+        }
+    })
+}

@@ -1,0 +1,113 @@
+//! One sale as the rest of the process meets it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use admission::{OwnerHandle, SaleView};
+use chain::batch::{Batch, BatchError};
+use chain::disk::ReadError;
+use chain::{DiskFiles, LogReader, SignedHead};
+use domain::ids::Hash;
+use domain::{Pseudonym, SaleDefinition, SaleId, SaleOrdinal};
+use gate::pseudonym::PseudonymKey;
+
+/// A sale with its owner and what a gate needs to judge its customers.
+pub struct Sale {
+    /// The deployment's number of it.
+    pub ordinal: SaleOrdinal,
+    /// Its id in the chain.
+    pub id: SaleId,
+    /// The Ed25519 public key of its heads.
+    pub signing_key: Hash,
+    /// The way to its owner.
+    pub owner: OwnerHandle,
+    /// Makes its pseudonyms.
+    pub pseudonyms: PseudonymKey,
+    pub(crate) slot_secret: Hash,
+    pub(crate) folder: PathBuf,
+    pub(crate) reader: Mutex<Option<LogReader>>,
+}
+
+/// A place in the chain, read back from disk.
+pub struct ChainedRecord {
+    /// The chain's hash after the record.
+    pub record_hash: Hash,
+    /// The signed head of its batch.
+    pub head: SignedHead,
+}
+
+/// Why a place of the chain could not be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainReadError {
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The bytes are not a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+impl Sale {
+    /// The shop's name of it.
+    pub fn name(&self) -> &str {
+        &self.definition().sale
+    }
+
+    /// What it sells and when.
+    pub fn definition(&self) -> &SaleDefinition {
+        self.view().definition()
+    }
+
+    /// What gates may know.
+    pub fn view(&self) -> &Arc<SaleView> {
+        self.owner.view()
+    }
+
+    /// The customer's slot in milliseconds after the opening; the same whenever it is asked.
+    pub fn slot_offset(&self, customer: Pseudonym) -> u32 {
+        chain::head::slot_offset(&self.slot_secret, customer, self.definition().spread_milliseconds)
+    }
+
+    /// A record's hash and head, read from disk: for a receipt that is asked for again. Blocks; `None` beyond the durable end.
+    pub fn chained_record(&self, position: u64) -> Result<Option<ChainedRecord>, ChainReadError> {
+        let Some(bytes) = self.batch_containing(position)? else { return Ok(None) };
+        let batch = Batch::parse(&bytes)?;
+        let mut running = batch.running_start();
+        for record in batch.records() {
+            let record = record?;
+            running = record.hash(&running);
+            if record.number == position {
+                return Ok(Some(ChainedRecord { record_hash: running, head: batch.head }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Signed heads of the batches from the one that holds `position` on, `count_max` at most. Blocks.
+    pub fn heads(&self, position: u64, count_max: usize) -> Result<Vec<SignedHead>, ChainReadError> {
+        let mut heads = Vec::new();
+        let mut position = position;
+        while heads.len() < count_max && position < self.view().watermark().next() {
+            let Some(bytes) = self.batch_containing(position)? else { break };
+            let head = Batch::parse(&bytes)?.head;
+            position = head.next;
+            heads.push(head);
+        }
+        Ok(heads)
+    }
+
+    fn batch_containing(&self, position: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        if position >= self.view().watermark().next() {
+            return Ok(None);
+        }
+        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = match slot.take() {
+            Some(reader) => reader,
+            None => LogReader::open(Arc::new(DiskFiles), &self.folder)?,
+        };
+        // A reader that failed is not put back: the next call starts with a new one.
+        let found = reader.batch_containing(position)?;
+        *slot = Some(reader);
+        Ok(found)
+    }
+}

@@ -1,0 +1,271 @@
+//! The operator's routes, on a listener of their own. Every one wants an admin token.
+
+use std::sync::Arc;
+
+use admission::{Answer, Command, Query as Ask, Request};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use domain::record::PauseReason;
+use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault};
+use engine::{CreateError, Sale};
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::app::App;
+use crate::customers::granted;
+use crate::problem::{Problem, ProblemBody};
+use crate::shop::describe;
+use crate::wire::{self, AdminSaleAnswer, CountsAnswer, OrdersAnswer, StockBody};
+use crate::{body, identify};
+
+const ROWS_PER_PAGE: u32 = 200;
+
+/// Believes an admin token.
+pub(crate) fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let token = identify::bearer(headers)?;
+    let now = app.engine.now();
+    let valid = app.engine.vault.with(|vault| vault.admin_token_is_valid(token, now));
+    if valid.map_err(|error| Problem::internal(&error))? { Ok(()) } else { Err(Refusal::TokenInvalid.into()) }
+}
+
+/// Create a sale.
+#[utoipa::path(
+    post, path = "/admin/v1/sales", tag = "operator", request_body = SaleDefinition,
+    responses((status = 201, body = AdminSaleAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn create_sale(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    admit(&app, &headers)?;
+    let definition: SaleDefinition = body::json(&headers, &bytes)?;
+    let creating = Arc::clone(&app);
+    let created = tokio::task::spawn_blocking(move || creating.engine.create_sale(&definition)).await;
+    let sale = created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+        CreateError::Invalid(rule) => Problem::new(Refusal::SaleInvalid, rule),
+        CreateError::TooMany => Problem::new(Refusal::SaleInvalid, error.to_string()),
+        CreateError::Exists => Refusal::SaleExists.into(),
+        CreateError::Start(error) => Problem::internal(&error),
+    })?;
+    Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+}
+
+/// All sales.
+#[utoipa::path(
+    get, path = "/admin/v1/sales", tag = "operator",
+    responses((status = 200, body = Vec<AdminSaleAnswer>), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn sales(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    admit(&app, &headers)?;
+    let mut answers = Vec::new();
+    for sale in app.engine.sales() {
+        answers.push(state(&app, &sale, Request::Read(Ask::Sale)).await?);
+    }
+    Ok(Json(answers).into_response())
+}
+
+/// Pause, resume, close or settle a sale. Doing it twice is doing it once.
+#[utoipa::path(
+    post, path = "/admin/v1/sales/{sale}/{action}", tag = "operator",
+    params(("sale" = String, Path), ("action" = String, Path, description = "`pause`, `resume`, `close` or `settle`")),
+    responses((status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn turn_sale(
+    State(app): State<Arc<App>>,
+    Path((name, action)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<AdminSaleAnswer>, Problem> {
+    admit(&app, &headers)?;
+    let command = match action.as_str() {
+        "pause" => Command::Pause(PauseReason::Operator),
+        "resume" => Command::Resume,
+        "close" => Command::Close,
+        "settle" => Command::Settle,
+        _ => return Err(Refusal::NotFound.into()),
+    };
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    Ok(Json(state(&app, &sale, Request::Decide(command, None)).await?))
+}
+
+/// Add units or withdraw free ones.
+#[utoipa::path(
+    post, path = "/admin/v1/sales/{sale}/items/{item}/stock", tag = "operator", request_body = StockBody,
+    params(("sale" = String, Path), ("item" = String, Path)),
+    responses((status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn change_stock(
+    State(app): State<Arc<App>>,
+    Path((name, item)): Path<(String, String)>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Json<AdminSaleAnswer>, Problem> {
+    admit(&app, &headers)?;
+    let StockBody { change } = body::json(&headers, &bytes)?;
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
+    Ok(Json(state(&app, &sale, Request::Decide(Command::ChangeStock { item, change }, None)).await?))
+}
+
+/// Sends a request that is answered with the sale's state.
+async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnswer, Problem> {
+    let state = match sale.owner.ask(request).await {
+        Some(Answer::Sale(state)) => state,
+        Some(Answer::Refused { refusal, .. }) => return Err(refusal.into()),
+        Some(Answer::Granted(..) | Answer::Grants(_)) => return Err(Refusal::Internal.into()),
+        None => return Err(Refusal::Overloaded.into()),
+    };
+    let items = &sale.definition().items;
+    let books_next = app.engine.books.drained(sale.name());
+    Ok(AdminSaleAnswer {
+        sale: describe(app, sale),
+        pause_reason: state.paused.map(PauseReason::name),
+        storage_full: state.storage_full,
+        counts: items
+            .iter()
+            .zip(&state.counts)
+            .map(|(item, counts)| CountsAnswer {
+                item: item.item.clone(),
+                total: counts.total(),
+                free: counts.free,
+                held: counts.held,
+                sold: counts.sold,
+                withdrawn: counts.withdrawn,
+            })
+            .collect(),
+        books_next,
+        books_lag: state.next.saturating_sub(books_next),
+    })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PageQuery {
+    cursor: Option<u64>,
+}
+
+/// Orders of a sale as the books have them, by number.
+#[utoipa::path(
+    get, path = "/admin/v1/sales/{sale}/orders", tag = "operator",
+    params(("sale" = String, Path), ("cursor" = Option<u64>, Query)),
+    responses((status = 200, body = OrdersAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn orders(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(query): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Result<Json<OrdersAnswer>, Problem> {
+    admit(&app, &headers)?;
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
+    let (reading, name) = (Arc::clone(&app), name.clone());
+    let rows = tokio::task::spawn_blocking(move || {
+        reading.engine.books_reader().and_then(|books| books.orders_of_sale(&name, after, ROWS_PER_PAGE))
+    });
+    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let full = rows.len() == ROWS_PER_PAGE as usize;
+    let next_cursor = rows.last().filter(|_| full).map(|row| row.number.0.to_string());
+    let orders = rows.iter().map(|row| {
+        json!({
+            "number": row.number.0,
+            "order": app.engine.ids.public_order(sale.ordinal, row.number, gate::ids::shard_of(row.customer)),
+            "purchase": app.engine.ids.public_purchase(sale.ordinal, row.purchase),
+            "item": sale.definition().items[usize::from(row.item)].item,
+            "quantity": row.units.len(),
+            "price": { "amount": row.price, "currency": row.currency },
+            "status": row.status.name(),
+            "release_reason": row.release_reason.map(|reason| reason.name()),
+            "held_at": row.held_at,
+            "pay_by": row.pay_by,
+            "ended_at": row.ended_at,
+            "position": row.record,
+        })
+    });
+    Ok(Json(OrdersAnswer { orders: orders.collect(), next_cursor }))
+}
+
+/// The shop was paid: the order is confirmed. Late money takes free units again, or is answered `refund_due`.
+#[utoipa::path(
+    post, path = "/admin/v1/orders/{order}/confirm", tag = "operator", params(("order" = String, Path)),
+    responses((status = 200, body = wire::PurchaseAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn confirm(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::Confirm { number }).await
+}
+
+/// The shop takes a hold back.
+#[utoipa::path(
+    post, path = "/admin/v1/orders/{order}/cancel", tag = "operator", params(("order" = String, Path)),
+    responses((status = 200, body = wire::PurchaseAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    end_order(&app, &id, &headers, Stage::Released, |number| Command::Cancel { number, customer: None }).await
+}
+
+async fn end_order(
+    app: &App,
+    id: &str,
+    headers: &HeaderMap,
+    stage: Stage,
+    command: impl Fn(PurchaseNumber) -> Command,
+) -> Result<Response, Problem> {
+    admit(app, headers)?;
+    let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
+    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let grant = granted(&sale, Request::Decide(command(number), None)).await?;
+    app.metrics.reached(stage);
+    fault::reach(stage);
+    Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
+}
+
+/// Records that the books could not follow, with reason and evidence.
+#[utoipa::path(
+    get, path = "/admin/v1/parked", tag = "operator", params(("cursor" = Option<u64>, Query)),
+    responses((status = 200, description = "Parked records"), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn parked(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    admit(&app, &headers)?;
+    let reading = Arc::clone(&app);
+    let rows = tokio::task::spawn_blocking(move || {
+        reading.engine.books_reader().and_then(|books| books.parked(query.cursor.unwrap_or(0), ROWS_PER_PAGE))
+    });
+    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let full = rows.len() == ROWS_PER_PAGE as usize;
+    let next_cursor = rows.last().filter(|_| full).map(|row| row.id);
+    let parked: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "id": row.id, "service": row.service, "sale": row.sale, "record": row.record, "kind": row.kind,
+                "reason": row.reason, "evidence": data_encoding::HEXLOWER.encode(&row.evidence), "at": row.at,
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "parked": parked, "next_cursor": next_cursor })).into_response())
+}
+
+/// Counters in the OpenMetrics text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operator",
+    responses((status = 200, description = "OpenMetrics text"), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    admit(&app, &headers)?;
+    let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    Ok((kind, app.metrics.render(&app.engine)).into_response())
+}

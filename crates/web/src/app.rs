@@ -1,0 +1,52 @@
+//! What every request handler works with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engine::Engine;
+
+use crate::metrics::Metrics;
+use crate::pending::PendingTable;
+
+/// How the handlers behave.
+#[derive(Clone, Debug)]
+pub struct AppOptions {
+    /// How long a purchase waits for its decision before it is answered `pending`, unless `Prefer: wait` says otherwise.
+    pub purchase_wait_seconds: u64,
+}
+
+/// The state that all serving threads share.
+pub struct App {
+    pub(crate) engine: Engine,
+    pub(crate) options: AppOptions,
+    pub(crate) pending: PendingTable,
+    pub(crate) metrics: Metrics,
+    request_prefix: u64,
+    request_count: AtomicU64,
+}
+
+impl App {
+    /// Wraps a running engine.
+    pub fn new(engine: Engine, options: AppOptions) -> Arc<Self> {
+        let request_prefix = engine.now() ^ (u64::from(std::process::id()) << 44);
+        Arc::new(Self {
+            engine,
+            options,
+            pending: PendingTable::default(),
+            metrics: Metrics::new(),
+            request_prefix,
+            request_count: AtomicU64::new(0),
+        })
+    }
+
+    /// The engine behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// A request id for a client that sent none.
+    pub(crate) fn next_request_id(&self) -> String {
+        let count = self.request_count.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{count:x}", self.request_prefix)
+    }
+}

@@ -1,0 +1,249 @@
+//! What a customer may do besides buying: take a pass, see what is theirs, give a hold back.
+
+use std::sync::Arc;
+
+use admission::{Answer, Command, Grant, Query as Ask, Request};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use domain::{ChainTime, Pseudonym, Refusal, SalePhase, Stage, fault};
+use engine::Sale;
+use gate::identity::Identity;
+use gate::pass::{Pass, token_hash};
+use gate::private::CustomerSaleKey;
+use http::{HeaderMap, StatusCode};
+use ledger::{CustomerError, NewCustomer};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::identify;
+use crate::problem::{Problem, ProblemBody};
+use crate::purchase::unchained;
+use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PurchaseAnswer};
+
+const ORDERS_PER_PAGE: usize = 50;
+
+/// Take a pass. Asking again gives another pass with the same slot.
+#[utoipa::path(
+    post, path = "/v1/sales/{sale}/passes", tag = "customers", params(("sale" = String, Path)),
+    responses((status = 201, body = PassAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn take_pass(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let identity = identify::identity(&app.engine, &headers)?;
+    let pass = issue_pass(&app, &sale, &identity, &headers).await?;
+    Ok((StatusCode::CREATED, Json(pass)))
+}
+
+async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &HeaderMap) -> Result<PassAnswer, Problem> {
+    let (definition, view) = (sale.definition(), sale.view());
+    let now = ChainTime(app.engine.now());
+    if now < definition.passes_open_at {
+        return Err(Problem { retry_at: Some(definition.passes_open_at), ..Refusal::NotOpen.into() });
+    }
+    if view.phase() > SalePhase::Open {
+        return Err(Refusal::Closed.into());
+    }
+    let customer = identify::pseudonym(sale, identity);
+    // The vault first: a pass that is out stands for a customer who can be found.
+    let new = NewCustomer {
+        sale: sale.ordinal,
+        pseudonym: customer,
+        issuer: identity.issuer.clone(),
+        subject: identity.subject.clone(),
+    };
+    let customer_key = app.engine.vault.ensure_customer(new).await.map_err(|error| match error {
+        CustomerError::Overloaded => Refusal::Overloaded.into(),
+        CustomerError::Closed | CustomerError::Vault(_) => Problem::internal(&error),
+    })?;
+    let mut number = [0; 8];
+    aws_lc_rs::rand::fill(&mut number).map_err(|error| Problem::internal(&error))?;
+    let pass = Pass {
+        sale: sale.ordinal,
+        customer,
+        // The core compares integers below 2^53 only.
+        number: u64::from_le_bytes(number) & domain::limits::INTEGER_MAX,
+        slot_offset: sale.slot_offset(customer),
+        expires_at: now.plus(definition.pass_seconds * 1_000),
+        token_hash: token_hash(identify::bearer(headers)?),
+        identity_hash: app.engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject),
+        token_expires_at_milliseconds: identity.expires_at_milliseconds,
+    };
+    let key = CustomerSaleKey::derive(&customer_key, sale.id);
+    let opening = view.opened_at().unwrap_or(definition.opens_at);
+    Ok(PassAnswer {
+        pass: app.engine.passes.seal(&pass, &key),
+        slot_offset_ms: pass.slot_offset,
+        slot: opening.plus(u64::from(pass.slot_offset)),
+        opens_at: definition.opens_at,
+        expires_at: pass.expires_at,
+    })
+}
+
+/// Everything of the customer in a sale: for a phone that lost everything.
+#[utoipa::path(
+    get, path = "/v1/sales/{sale}/mine", tag = "customers", params(("sale" = String, Path)),
+    responses((status = 200, body = MineAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn mine(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let identity = identify::identity(&app.engine, &headers)?;
+    let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
+    let pass = match issue_pass(&app, &sale, &identity, &headers).await {
+        Ok(pass) => Some(pass),
+        Err(problem) if matches!(problem.refusal, Refusal::NotOpen | Refusal::Closed) => None,
+        Err(problem) => return Err(problem),
+    };
+    let purchases = grants.iter().map(|grant| wire::purchase(&app.engine, &sale, grant, None)).collect();
+    Ok(Json(MineAnswer { pass, purchases }).into_response())
+}
+
+async fn grants_of(sale: &Sale, customer: Pseudonym) -> Result<Vec<Grant>, Problem> {
+    match sale.owner.ask(Request::Read(Ask::Mine { customer })).await {
+        Some(Answer::Grants(grants)) => Ok(grants),
+        Some(_) => Err(Refusal::Internal.into()),
+        None => Err(Refusal::Overloaded.into()),
+    }
+}
+
+/// What an owner said about one grant; a receipt is read back from the chain.
+pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Box<Grant>, Problem> {
+    match sale.owner.ask(request).await {
+        Some(Answer::Granted(grant, _)) => Ok(grant),
+        Some(Answer::Refused { refusal, retry_at, .. }) => Err(Problem { retry_at, ..refusal.into() }),
+        Some(_) => Err(Refusal::Internal.into()),
+        None => Err(Refusal::Overloaded.into()),
+    }
+}
+
+pub(crate) async fn with_receipt(app: &App, sale: &Arc<Sale>, grant: &Grant) -> Result<Response, Problem> {
+    let (reading, position) = (Arc::clone(sale), grant.record);
+    let record = tokio::task::spawn_blocking(move || reading.chained_record(position));
+    let record = record.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let mut body: PurchaseAnswer<'_> = wire::purchase(&app.engine, sale, grant, None);
+    body.receipt = record.map(|at| wire::receipt(sale, position, &at.record_hash, &at.head));
+    Ok(Json(body).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PurchaseQuery {
+    pending: Option<String>,
+}
+
+/// A purchase as it stands.
+#[utoipa::path(
+    get, path = "/v1/purchases/{purchase}", tag = "customers",
+    params(("purchase" = String, Path), ("pending" = Option<String>, Query, description = "From the `pending` answer's location")),
+    responses((status = 200, body = PurchaseAnswer), (status = 202, body = wire::PendingAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn purchase_status(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<PurchaseQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = identify::identity(&app.engine, &headers)?;
+    let (ordinal, purchase) = app.engine.ids.parse_purchase(&id).ok_or(Refusal::NotFound)?;
+    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let customer = identify::pseudonym(&sale, &identity);
+    match granted(&sale, Request::Read(Ask::Purchase { customer, purchase })).await {
+        Ok(grant) => with_receipt(&app, &sale, &grant).await,
+        Err(problem) if problem.refusal == Refusal::NotFound => {
+            let pending = unchained(&app, &sale, customer, purchase, query.pending.as_deref())?;
+            Ok((StatusCode::ACCEPTED, Json(pending)).into_response())
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OrdersQuery {
+    cursor: Option<String>,
+}
+
+/// The customer's own orders over all sales, newest sale first.
+#[utoipa::path(
+    get, path = "/v1/orders", tag = "customers", params(("cursor" = Option<String>, Query)),
+    responses((status = 200, body = OrdersAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn orders(
+    State(app): State<Arc<App>>,
+    Query(query): Query<OrdersQuery>,
+    headers: HeaderMap,
+) -> Result<Json<OrdersAnswer>, Problem> {
+    let identity = identify::identity(&app.engine, &headers)?;
+    let cursor = match query.cursor.as_deref() {
+        None => None,
+        Some(order) => Some(app.engine.ids.parse_order(order).ok_or(Refusal::NotFound)?),
+    };
+    let mut orders = Vec::new();
+    let mut next_cursor = None;
+    for sale in app.engine.sales().iter().rev() {
+        if cursor.is_some_and(|(ordinal, _, _)| sale.ordinal > ordinal) {
+            continue;
+        }
+        for grant in grants_of(sale, identify::pseudonym(sale, &identity)).await? {
+            let seen = cursor.is_some_and(|(ordinal, number, _)| sale.ordinal == ordinal && grant.number >= number);
+            if seen || next_cursor.is_some() {
+                continue;
+            }
+            let body = wire::purchase(&app.engine, sale, &grant, None);
+            let last = orders.len() + 1 == ORDERS_PER_PAGE;
+            next_cursor = last.then(|| body.order.clone());
+            orders.push(serde_json::to_value(body).map_err(|error| Problem::internal(&error))?);
+        }
+    }
+    Ok(Json(OrdersAnswer { orders, next_cursor }))
+}
+
+/// One order.
+#[utoipa::path(
+    get, path = "/v1/orders/{order}", tag = "customers", params(("order" = String, Path)),
+    responses((status = 200, body = PurchaseAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn order(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = identify::identity(&app.engine, &headers)?;
+    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
+    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let customer = Some(identify::pseudonym(&sale, &identity));
+    let grant = granted(&sale, Request::Read(Ask::Order { number, customer })).await?;
+    with_receipt(&app, &sale, &grant).await
+}
+
+/// Give a hold back. Doing it twice is doing it once.
+#[utoipa::path(
+    post, path = "/v1/orders/{order}/cancel", tag = "customers", params(("order" = String, Path)),
+    responses((status = 200, body = PurchaseAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = identify::identity(&app.engine, &headers)?;
+    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
+    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let customer = Some(identify::pseudonym(&sale, &identity));
+    let grant = granted(&sale, Request::Decide(Command::Cancel { number, customer }, None)).await?;
+    app.metrics.reached(Stage::Released);
+    fault::reach(Stage::Released);
+    Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
+}

@@ -1,0 +1,49 @@
+//! Who asks: the access token, and the pass that stands for it on the hot path.
+
+use domain::{Pseudonym, Refusal};
+use engine::{Engine, Sale};
+use gate::identity::Identity;
+use gate::pass::OpenPass;
+use http::{HeaderMap, HeaderName, header};
+
+/// Carries the pass.
+pub(crate) const PASS_HEADER: HeaderName = HeaderName::from_static("doorbuster-pass");
+
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Refusal::TokenInvalid) }
+}
+
+/// The customer by access token.
+pub(crate) fn identity(engine: &Engine, headers: &HeaderMap) -> Result<Identity, Refusal> {
+    engine.identities.verify(bearer(headers)?, engine.now())
+}
+
+/// The customer's pseudonym in a sale.
+pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
+    sale.pseudonyms.pseudonym(&identity.issuer, &identity.subject)
+}
+
+/// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.
+/// Another token of the same customer, a renewed one say, is verified once and serves as well.
+pub(crate) fn pass(engine: &Engine, sale: &Sale, headers: &HeaderMap, now: u64) -> Result<OpenPass, Refusal> {
+    let token = bearer(headers)?;
+    let presented = headers.get(PASS_HEADER).and_then(|value| value.to_str().ok()).ok_or(Refusal::PassInvalid);
+    let opened = presented.and_then(|text| engine.passes.open(text).map_err(|error| error.refusal()));
+    let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));
+    if !known {
+        // The token is judged first: whoever is nobody learns nothing about a pass.
+        let identity = engine.identities.verify(token, now)?;
+        let open = opened?;
+        let hash = engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject);
+        let own = aws_lc_rs::constant_time::verify_slices_are_equal(&hash, &open.pass.identity_hash).is_ok();
+        return if own && open.pass.sale == sale.ordinal { Ok(open) } else { Err(Refusal::PassForeign) };
+    }
+    let open = opened?;
+    if open.pass.token_expires_at_milliseconds.is_some_and(|end| end <= now) {
+        return Err(Refusal::TokenExpired);
+    }
+    if open.pass.sale == sale.ordinal { Ok(open) } else { Err(Refusal::PassForeign) }
+}

@@ -1,0 +1,126 @@
+//! Counters for the operator. Refusals are counted by code, purchases by stage.
+
+use domain::{Promise, Refusal, SalePhase, Stage};
+use engine::Engine;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabel {
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SaleLabel {
+    sale: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ItemLabel {
+    sale: String,
+    item: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PromiseLabel {
+    promise: &'static str,
+}
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    refusals: Vec<(Refusal, Counter)>,
+    stages: Vec<Counter>,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+    pub(crate) connections_timed_out: Counter,
+    free: Family<ItemLabel, Gauge>,
+    position: Family<SaleLabel, Gauge>,
+    books_lag: Family<SaleLabel, Gauge>,
+    paused: Family<SaleLabel, Gauge>,
+    broken: Family<PromiseLabel, Gauge>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("doorbuster");
+        let refusals = Family::<CodeLabel, Counter>::default();
+        registry.register("refusals", "Requests refused, by code", refusals.clone());
+        let stages = Family::<StageLabel, Counter>::default();
+        registry.register("purchases", "Purchase requests that reached a stage", stages.clone());
+        let metrics = Self {
+            refusals: Refusal::ALL
+                .into_iter()
+                .chain([Refusal::Internal])
+                .map(|refusal| (refusal, refusals.get_or_create_owned(&CodeLabel { code: refusal.code() })))
+                .collect(),
+            stages: Stage::ALL
+                .into_iter()
+                .map(|stage| stages.get_or_create_owned(&StageLabel { stage: stage.name() }))
+                .collect(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            connections_timed_out: Counter::default(),
+            free: Family::default(),
+            position: Family::default(),
+            books_lag: Family::default(),
+            paused: Family::default(),
+            broken: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("connections_refused", "Connections beyond the ceiling", metrics.connections_refused.clone());
+        let timed_out = "Connections closed because a header, a body or the next request did not come in time";
+        registry.register("connections_timed_out", timed_out, metrics.connections_timed_out.clone());
+        registry.register("units_free", "Free units of an item", metrics.free.clone());
+        registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
+        registry.register("books_lag", "Records that the books have not applied", metrics.books_lag.clone());
+        registry.register("sale_paused", "1 while purchases are paused", metrics.paused.clone());
+        let broken = "1 when a projection contradicts a promise; the auditor tells more";
+        registry.register("promise_broken", broken, metrics.broken.clone());
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        if let Some((_, counter)) = self.refusals.iter().find(|(of, _)| *of == refusal) {
+            counter.inc();
+        }
+    }
+
+    pub(crate) fn reached(&self, stage: Stage) {
+        self.stages[stage as usize].inc();
+    }
+
+    /// The exposition in the OpenMetrics text format.
+    pub(crate) fn render(&self, engine: &Engine) -> String {
+        let mut drift = false;
+        for sale in engine.sales() {
+            let label = SaleLabel { sale: sale.name().to_owned() };
+            let next = sale.view().watermark().next();
+            let lag = next.saturating_sub(engine.books.drained(sale.name()));
+            self.position.get_or_create(&label).set(next.saturating_sub(1).cast_signed());
+            self.books_lag.get_or_create(&label).set(lag.cast_signed());
+            self.paused.get_or_create(&label).set(i64::from(sale.view().is_paused()));
+            for (index, item) in sale.definition().items.iter().enumerate() {
+                let label = ItemLabel { sale: sale.name().to_owned(), item: item.item.clone() };
+                self.free.get_or_create(&label).set(sale.view().free(index as u16).cast_signed());
+            }
+            drift |= sale.view().phase() < SalePhase::Settled
+                && engine
+                    .books
+                    .state(sale.name())
+                    .is_some_and(|state| matches!(state, ledger::FollowState::Stopped(_)));
+        }
+        self.broken.get_or_create(&PromiseLabel { promise: Promise::DurableAnswer.id() }).set(i64::from(drift));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
+        text
+    }
+}

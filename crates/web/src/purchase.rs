@@ -1,0 +1,272 @@
+//! The front half of a purchase, top to bottom: received, gated, decided, chained, answered.
+//!
+//! Everything before the key look-up judges the request itself: is it readable, does its target exist, is the customer who they say.
+//! Every verdict on the sale is the owner's, or the view's in the owner's words; nothing here decides who gets a unit.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use admission::postbox::Awaited;
+use admission::{Answer, Command, PurchaseRequest, Request, Wish};
+use bytes::Bytes;
+use chain::PrivatePart;
+use domain::{ChainTime, Refusal, Stage, fault, limits};
+use engine::Sale;
+use gate::pass::OpenPass;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::Full;
+
+use crate::app::App;
+use crate::pending::Pending;
+use crate::problem::Problem;
+use crate::service::Front;
+use crate::wire::{self, PendingAnswer, PurchaseBody};
+use crate::{body, identify};
+
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const PREFER_HEADER: HeaderName = HeaderName::from_static("prefer");
+/// The longest `Prefer: wait`.
+const WAIT_SECONDS_MAX: u64 = 60;
+
+/// Hold units of an item for the customer.
+#[utoipa::path(
+    post,
+    path = "/v1/sales/{sale}/items/{item}/purchases",
+    tag = "customers",
+    params(
+        ("sale" = String, Path),
+        ("item" = String, Path),
+        ("Doorbuster-Pass" = String, Header, description = "The pass"),
+        ("Idempotency-Key" = String, Header, description = "1 to 128 printable ASCII characters; the same key gives the same purchase for the life of the sale"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async` (RFC 7240)"),
+    ),
+    request_body = PurchaseBody,
+    responses(
+        (status = 201, description = "Held: yours until the pay-by time", body = wire::PurchaseAnswer),
+        (status = 200, description = "This key's purchase as it stands", body = wire::PurchaseAnswer),
+        (status = 202, description = "Being decided", body = PendingAnswer),
+        (status = "default", description = "Refused; the code says why", body = crate::problem::ProblemBody),
+    ),
+    security(("token" = []))
+)]
+pub(crate) async fn purchase(
+    front: &Front,
+    sale_name: &str,
+    item_name: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<http::Response<Full<Bytes>>, Problem> {
+    let app = &front.app;
+    reach(app, Stage::Received);
+    let asked = read(headers, body)?;
+    let sale = app.engine.sale(sale_name).ok_or(Refusal::NotFound)?;
+    let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
+    let now = app.engine.now();
+    let open = identify::pass(&app.engine, &sale, headers, now)?;
+    reach(app, Stage::Gated);
+
+    let wish = Wish {
+        customer: open.pass.customer,
+        item,
+        quantity: asked.quantity,
+        coupon: asked.coupon_hash,
+        pass: open.pass.number,
+        pass_expires_at: open.pass.expires_at,
+        slot_offset: open.pass.slot_offset,
+    };
+    if let Some(early) = sale.view().refuse_early(&wish, ChainTime(now)) {
+        return Err(refused(early.refusal, early.position, early.retry_at));
+    }
+    let (request, private) = bind(app, &sale, wish, &asked, &open)?;
+    let (reply, awaited) = front.desk.expect();
+    if let Err((_, unused)) = sale.owner.submit(Request::Decide(Command::Purchase(request), Some(private)), reply) {
+        drop(unused);
+        awaited.never_sent();
+        return Err(Refusal::Overloaded.into());
+    }
+    let at_most = asked.wait.unwrap_or(Duration::from_secs(app.options.purchase_wait_seconds));
+    match wait(awaited, at_most).await {
+        Ok(answer) => answered(app, &sale, answer),
+        Err(awaited) => pending(front, sale, &request, awaited),
+    }
+}
+
+fn reach(app: &App, stage: Stage) {
+    app.metrics.reached(stage);
+    fault::reach(stage);
+}
+
+/// What the request asks for, readable and within bounds.
+struct Asked<'a> {
+    key: &'a str,
+    quantity: u32,
+    coupon: Option<String>,
+    coupon_hash: u64,
+    wait: Option<Duration>,
+}
+
+fn read<'a>(headers: &'a HeaderMap, body: &[u8]) -> Result<Asked<'a>, Problem> {
+    let key = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let printable = key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+    if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX || !printable {
+        let detail = "Idempotency-Key: send 1 to 128 printable ASCII characters without spaces";
+        return Err(Problem::new(Refusal::Malformed, detail));
+    }
+    let asked: PurchaseBody = body::json(headers, body)?;
+    let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
+    let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
+    let coupon_hash = asked.coupon.as_deref().map_or(0, hash_coupon);
+    Ok(Asked { key, quantity, coupon: asked.coupon, coupon_hash, wait: prefer(headers) })
+}
+
+/// A number for the core to compare; never zero, which means no coupon.
+fn hash_coupon(code: &str) -> u64 {
+    let hash = chain::batch::hash(&[b"doorbuster coupon v1", code.as_bytes()]);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    (u64::from_le_bytes(first) & limits::INTEGER_MAX).max(1)
+}
+
+/// `None` for the server's own choice.
+fn prefer(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(PREFER_HEADER)?.to_str().ok()?;
+    let mut wait = None;
+    for preference in value.split(',').map(str::trim) {
+        if preference.eq_ignore_ascii_case("respond-async") {
+            wait = wait.or(Some(Duration::ZERO));
+        } else if let Some(seconds) = preference.strip_prefix("wait=").and_then(|seconds| seconds.parse::<u64>().ok()) {
+            wait = Some(Duration::from_secs(seconds.min(WAIT_SECONDS_MAX)));
+        }
+    }
+    wait
+}
+
+/// Derives the purchase's id from the key and seals what is private: the key as the customer sent it.
+fn bind(
+    app: &App,
+    sale: &Sale,
+    wish: Wish,
+    asked: &Asked<'_>,
+    open: &OpenPass,
+) -> Result<(PurchaseRequest, PrivatePart), Problem> {
+    let engine = &app.engine;
+    let purchase = engine.ids.purchase_id(sale.id, wish.customer, asked.key.as_bytes());
+    let body_hash = gate::body::body_hash(wish.item, wish.quantity, asked.coupon.as_deref());
+    let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
+    let (commitment, sealed) = gate::private::seal_private(&key, purchase, &body_hash, asked.key.as_bytes());
+    let key_hash = engine.ids.key_hash(sale.id, asked.key.as_bytes());
+    Ok((PurchaseRequest { wish, purchase, key_hash, body_hash }, PrivatePart { commitment, sealed }))
+}
+
+/// Waits for the answer; gives the waiting back when time is up.
+async fn wait(awaited: Awaited, at_most: Duration) -> Result<Answer, Awaited> {
+    let mut awaited = awaited;
+    let answer = {
+        let mut waiting = pin!(&mut awaited);
+        let mut time = pin!(tokio::time::sleep(at_most));
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(answer) = waiting.as_mut().poll(context) {
+                return Poll::Ready(Some(answer));
+            }
+            time.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    };
+    answer.ok_or(awaited)
+}
+
+fn answered(app: &App, sale: &Sale, answer: Answer) -> Result<http::Response<Full<Bytes>>, Problem> {
+    reach(app, Stage::Answered);
+    match answer {
+        Answer::Granted(grant, receipt) => {
+            let mut body = wire::purchase(&app.engine, sale, &grant, receipt.as_ref());
+            let status = if receipt.is_some() { StatusCode::CREATED } else { StatusCode::OK };
+            if receipt.is_none() {
+                // A winner who asks again gets the receipt again, read from the chain.
+                let record = sale.chained_record(grant.record).map_err(|error| Problem::internal(&error))?;
+                body.receipt = record.map(|at| wire::receipt(sale, grant.record, &at.record_hash, &at.head));
+            }
+            Ok(json(status, &body))
+        }
+        Answer::Refused { refusal, position, retry_at } => Err(refused(refusal, position, retry_at)),
+        Answer::Grants(_) | Answer::Sale(_) => Err(Refusal::Internal.into()),
+    }
+}
+
+fn refused(refusal: Refusal, position: u64, retry_at: Option<ChainTime>) -> Problem {
+    let position = matches!(refusal, Refusal::SoldOut | Refusal::StockInsufficient).then_some(position);
+    Problem { position, retry_at, ..refusal.into() }
+}
+
+/// Answers that the decision is not known yet, and keeps listening for it.
+fn pending(
+    front: &Front,
+    sale: Arc<Sale>,
+    request: &PurchaseRequest,
+    awaited: Awaited,
+) -> Result<http::Response<Full<Bytes>>, Problem> {
+    let app = Arc::clone(&front.app);
+    let key = (sale.ordinal, request.wish.customer, request.purchase);
+    if !app.pending.begin(key, app.engine.now()) {
+        return Err(Refusal::OutcomeUnknown.into());
+    }
+    let purchase = app.engine.ids.public_purchase(sale.ordinal, request.purchase);
+    let ticket = pending_ticket(&app, &sale, request.wish.customer, request.purchase);
+    let location = format!("/v1/purchases/{purchase}?pending={ticket}");
+    tokio::task::spawn_local(async move {
+        let refusal = match awaited.await {
+            Answer::Refused { refusal, position, retry_at } => Some(refused(refusal, position, retry_at)),
+            Answer::Granted(..) | Answer::Grants(_) | Answer::Sale(_) => None,
+        };
+        app.pending.end(key, refusal, app.engine.now());
+    });
+    let body = PendingAnswer { status: "pending", purchase, location: location.clone() };
+    let mut response = json(StatusCode::ACCEPTED, &body);
+    let location = HeaderValue::from_str(&location).map_err(|error| Problem::internal(&error))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// Proves, after a restart too, that this customer was told `pending` for this purchase.
+pub(crate) fn pending_ticket(
+    app: &App,
+    sale: &Sale,
+    customer: domain::Pseudonym,
+    purchase: domain::PurchaseId,
+) -> String {
+    // No idempotency key has a zero byte, so this hash is nobody's key hash.
+    let named = [b"\0pending", &customer.0[..], &purchase.0[..]].concat();
+    data_encoding::BASE64URL_NOPAD.encode(&app.engine.ids.key_hash(sale.id, &named))
+}
+
+/// How a purchase that is not in the chain stands: `interrupted` if it was pending once and is in neither place.
+pub(crate) fn unchained(
+    app: &App,
+    sale: &Sale,
+    customer: domain::Pseudonym,
+    purchase: domain::PurchaseId,
+    ticket: Option<&str>,
+) -> Result<PendingAnswer, Problem> {
+    match app.pending.get((sale.ordinal, customer, purchase), app.engine.now()) {
+        Some(Pending::Deciding) => {
+            let id = app.engine.ids.public_purchase(sale.ordinal, purchase);
+            let ticket = pending_ticket(app, sale, customer, purchase);
+            let location = format!("/v1/purchases/{id}?pending={ticket}");
+            Ok(PendingAnswer { status: "pending", purchase: id, location })
+        }
+        Some(Pending::Refused(problem)) => Err(problem),
+        None if ticket == Some(&pending_ticket(app, sale, customer, purchase)) => Err(Refusal::Interrupted.into()),
+        None => Err(Refusal::NotFound.into()),
+    }
+}
+
+pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> http::Response<Full<Bytes>> {
+    let bytes = serde_json::to_vec(body).expect("answers have no map with odd keys");
+    let mut response = http::Response::new(Full::new(bytes.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

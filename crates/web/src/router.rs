@@ -1,0 +1,103 @@
+//! All routes on one screen, and the OpenAPI document that is generated from them.
+
+use std::sync::Arc;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use domain::Refusal;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::{admin, customers, purchase, shop, wire};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Doorbuster", description = "A flash-sale engine: exact answers in milliseconds, and proof."),
+    // The hot path does not go through this router, so it is named here.
+    paths(purchase::purchase),
+    components(schemas(wire::PurchaseBody)),
+    modifiers(&Tokens)
+)]
+struct Document;
+
+struct Tokens;
+
+impl utoipa::Modify for Tokens {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        for (name, what) in [("token", "The shop's access token"), ("admin", "An admin token")] {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(what)).build();
+            components.add_security_scheme(name, SecurityScheme::Http(scheme));
+        }
+    }
+}
+
+fn public_routes() -> OpenApiRouter<Arc<App>> {
+    // POST /v1/sales/{sale}/items/{item}/purchases is `purchase::purchase`, called by `service` without this router.
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(shop::time))
+        .routes(routes!(shop::sales))
+        .routes(routes!(shop::sale))
+        .routes(routes!(shop::heads))
+        .routes(routes!(customers::take_pass))
+        .routes(routes!(customers::mine))
+        .routes(routes!(customers::purchase_status))
+        .routes(routes!(customers::orders))
+        .routes(routes!(customers::order))
+        .routes(routes!(customers::cancel))
+        .routes(routes!(shop::healthz))
+        .routes(routes!(shop::readyz))
+}
+
+fn admin_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(admin::sales, admin::create_sale))
+        .routes(routes!(admin::turn_sale))
+        .routes(routes!(admin::change_stock))
+        .routes(routes!(admin::orders))
+        .routes(routes!(admin::confirm))
+        .routes(routes!(admin::cancel))
+        .routes(routes!(admin::parked))
+        .routes(routes!(admin::metrics))
+}
+
+/// The OpenAPI document of both listeners.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = public_routes().split_for_parts();
+    let (_, operator) = admin_routes().split_for_parts();
+    document.merge(operator);
+    document
+}
+
+pub(crate) fn public(app: &Arc<App>) -> Router {
+    let (router, _) = public_routes().split_for_parts();
+    let document = Arc::new(openapi());
+    finish(router.route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) })), app)
+}
+
+pub(crate) fn admin(app: &Arc<App>) -> Router {
+    let (router, _) = admin_routes().split_for_parts();
+    finish(router.route("/healthz", get(shop::healthz)).route("/readyz", get(shop::readyz)), app)
+}
+
+fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    router
+        .fallback(|| async { Problem::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
+        .layer(axum::middleware::map_response(refuse_plainly))
+        .with_state(Arc::clone(app))
+}
+
+/// What an extractor refuses (a query that cannot be read, say) leaves as a problem too.
+async fn refuse_plainly(response: axum::response::Response) -> axum::response::Response {
+    use axum::response::IntoResponse as _;
+    let ours = response.extensions().get::<Problem>().is_some();
+    if response.status() == http::StatusCode::BAD_REQUEST && !ours {
+        return Problem::new(Refusal::Malformed, "the path or the query cannot be read").into_response();
+    }
+    response
+}

@@ -1,0 +1,204 @@
+//! Our own accept loop: one runtime per serving thread, each with its own listening socket on the same port.
+//!
+//! `axum::serve` has neither a time-out for headers nor a ceiling on connections, and accepts on one task only.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use admission::postbox::Desk;
+use domain::limits;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::app::App;
+use crate::connections::{Connections, Phase, WatchedStream};
+use crate::router;
+use crate::service::{self, Front};
+
+/// How long answers that are under way may take when the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How a listener treats its connections.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Serving threads.
+    pub threads: usize,
+    /// Connections over all threads.
+    pub connections_max: usize,
+    /// From a request's first byte to the end of its headers.
+    pub head: Duration,
+    /// From the end of the headers to the end of the body.
+    pub body: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+}
+
+/// Why nothing listens.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; another process may have the port, or the address is not of this machine"
+)]
+pub struct ListenError {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Which routes a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// For customers.
+    Public,
+    /// For the operator; every route wants an admin token.
+    Admin,
+}
+
+/// A listener with its serving threads.
+pub struct Listener {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Binds and serves. Port 0 takes a free port; see [`Listener::address`].
+    pub fn start(app: &Arc<App>, routes: Routes, options: &ListenerOptions) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address: options.address, source };
+        let (stop, stopping) = watch::channel(false);
+        let mut bound = options.clone();
+        let mut threads = Vec::new();
+        for number in 0..options.threads.max(1) {
+            let listener = listen(bound.address).map_err(failed)?;
+            bound.address = listener.local_addr().map_err(failed)?;
+            let serving = Serving { app: Arc::clone(app), routes, options: bound.clone(), stopping: stopping.clone() };
+            let name = format!("{routes:?} {number}").to_lowercase();
+            let thread = std::thread::Builder::new().name(name).spawn(move || serving.run(listener)).map_err(failed)?;
+            threads.push(thread);
+        }
+        Ok(Self { address: bound.address, stop, threads })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more, lets answers under way leave, and ends the threads.
+    pub fn stop(self) {
+        // Only fails when every thread has ended already.
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a serving thread panicked");
+            }
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Each thread has its own queue of new connections; the system spreads them.
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    Ok(socket.into())
+}
+
+struct Serving {
+    app: Arc<App>,
+    routes: Routes,
+    options: ListenerOptions,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Serving {
+    fn run(self, listener: TcpListener) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "a serving thread has no runtime"),
+        };
+        LocalSet::new().block_on(&runtime, async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => self.accept(listener).await,
+                Err(error) => tracing::error!(%error, "a serving thread has no listener"),
+            }
+        });
+    }
+
+    async fn accept(mut self, listener: tokio::net::TcpListener) {
+        let per_thread = self.options.connections_max.div_ceil(self.options.threads.max(1));
+        let connections = Connections::new(Arc::clone(&self.app), self.options.clone(), per_thread);
+        tokio::task::spawn_local(Rc::clone(&connections).sweep());
+        let front = self.front();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.stopping.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => serve_connection(stream, &connections, &front),
+                Err(error) => {
+                    // Out of file descriptors, most likely: accepting at once again would only spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        let drained = async {
+            while !connections.is_empty() {
+                connections.end_waiting();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        drop(tokio::time::timeout(STOP_GRACE, drained).await);
+    }
+
+    fn front(&self) -> Rc<Front> {
+        let desk = Desk::new();
+        tokio::task::spawn_local(desk.clone().carry());
+        let (router, body_bytes_max) = match self.routes {
+            Routes::Public => (router::public(&self.app), limits::PUBLIC_BODY_BYTES_MAX),
+            Routes::Admin => (router::admin(&self.app), limits::ADMIN_BODY_BYTES_MAX),
+        };
+        let takes_purchases = self.routes == Routes::Public;
+        Rc::new(Front { app: Arc::clone(&self.app), desk, router, body_bytes_max, takes_purchases })
+    }
+}
+
+fn serve_connection(stream: tokio::net::TcpStream, connections: &Rc<Connections>, front: &Rc<Front>) {
+    let Some(admitted) = connections.admit() else { return };
+    // Answers are small and whole: waiting to fill a packet would only delay them.
+    drop(stream.set_nodelay(true));
+    let watch = Rc::clone(&admitted.watch);
+    let stream = WatchedStream::new(stream, Rc::clone(&watch));
+    let front = Rc::clone(front);
+    let service = service_fn(move |request| {
+        let (front, watch) = (Rc::clone(&front), Rc::clone(&watch));
+        async move { Ok::<_, std::convert::Infallible>(service::serve(front, watch, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(limits::HEADER_BYTES_MAX).half_close(false).pipeline_flush(true);
+    let connection = builder.serve_connection(stream, service);
+    admitted.watch.enter(Phase::Idle);
+    let place = Rc::new(admitted);
+    let kept = Rc::clone(&place);
+    let task = tokio::task::spawn_local(async move {
+        // A client that goes away is no event.
+        drop(connection.await);
+        drop(kept);
+    });
+    place.ends_with(task.abort_handle());
+}

@@ -1,0 +1,317 @@
+//! The JSON of the public contract. Wire types are not domain types: they change only when the contract does.
+
+use admission::{Grant, GrantStatus, Receipt};
+use chain::SignedHead;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use domain::ids::Hash;
+use domain::{ChainTime, Money, SalePhase};
+use engine::{Engine, Sale};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a purchase asks for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurchaseBody {
+    /// How many units, 1 to 100.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 100, default = 1)]
+    pub quantity: i64,
+    /// Coupon code; no sale accepts one yet.
+    #[serde(default)]
+    pub coupon: Option<String>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+/// One numbered unit.
+#[derive(Serialize, ToSchema)]
+pub struct UnitBody {
+    /// Number within its item.
+    pub number: u32,
+    /// How many times it had come back before.
+    pub generation: u32,
+}
+
+/// A purchase as it stands.
+#[derive(Serialize, ToSchema)]
+pub struct PurchaseAnswer<'a> {
+    /// `held`, `confirmed` or `released`.
+    pub status: &'static str,
+    /// Id of the purchase; it proves itself, so keep it.
+    pub purchase: String,
+    /// Id of the order.
+    pub order: String,
+    /// Name of the sale.
+    pub sale: &'a str,
+    /// Name of the item.
+    pub item: &'a str,
+    /// Units.
+    pub quantity: u32,
+    /// The units, or those it had when it was released.
+    pub units: Vec<UnitBody>,
+    /// Price of all units together.
+    pub price: Money,
+    /// Until when to pay.
+    #[schema(value_type = String, format = DateTime)]
+    pub pay_by: ChainTime,
+    /// Why it was released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_reason: Option<&'static str>,
+    /// Proof that it stands in the chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptBody>,
+}
+
+/// Proof that a grant stands in the chain.
+#[derive(Serialize, ToSchema)]
+pub struct ReceiptBody {
+    /// The sale's id in the chain, hexadecimal.
+    pub sale_id: String,
+    /// Number of the record.
+    pub position: u64,
+    /// The chain's hash after the record, base64url.
+    pub record_hash: String,
+    /// The signed head of its batch.
+    pub head: HeadBody,
+}
+
+/// A signed head.
+#[derive(Serialize, ToSchema)]
+pub struct HeadBody {
+    /// The writer's epoch.
+    pub epoch: u64,
+    /// Number of the first record after the batch.
+    pub next: u64,
+    /// The batch's chain time.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: ChainTime,
+    /// The chain's hash after the batch, base64url.
+    pub head: String,
+    /// Ed25519 over the head and its place, base64url.
+    pub signature: String,
+}
+
+impl From<&SignedHead> for HeadBody {
+    fn from(head: &SignedHead) -> Self {
+        Self {
+            epoch: head.epoch,
+            next: head.next,
+            time: head.time,
+            head: BASE64URL_NOPAD.encode(&head.head),
+            signature: BASE64URL_NOPAD.encode(&head.signature),
+        }
+    }
+}
+
+/// A receipt's body.
+pub(crate) fn receipt(sale: &Sale, position: u64, record_hash: &Hash, head: &SignedHead) -> ReceiptBody {
+    ReceiptBody {
+        sale_id: HEXLOWER.encode(&sale.id.0),
+        position,
+        record_hash: BASE64URL_NOPAD.encode(record_hash),
+        head: head.into(),
+    }
+}
+
+/// A grant's body.
+pub(crate) fn purchase<'a>(
+    engine: &Engine,
+    sale: &'a Sale,
+    grant: &Grant,
+    made_now: Option<&Receipt>,
+) -> PurchaseAnswer<'a> {
+    let definition = sale.definition();
+    let release_reason = match grant.status {
+        GrantStatus::Released(reason) => Some(reason.name()),
+        GrantStatus::Held | GrantStatus::Confirmed => None,
+    };
+    PurchaseAnswer {
+        status: grant.status.name(),
+        purchase: engine.ids.public_purchase(sale.ordinal, grant.purchase),
+        order: engine.ids.public_order(sale.ordinal, grant.number, gate::ids::shard_of(grant.customer)),
+        sale: &definition.sale,
+        item: &definition.items[usize::from(grant.item)].item,
+        quantity: grant.units.len() as u32,
+        units: grant.units.iter().map(|unit| UnitBody { number: unit.number, generation: unit.generation }).collect(),
+        price: Money { amount: grant.price, currency: definition.currency },
+        pay_by: grant.pay_by,
+        release_reason,
+        receipt: made_now.map(|made| receipt(sale, made.position, &made.record_hash, &made.head)),
+    }
+}
+
+/// A purchase whose decision is not known yet.
+#[derive(Serialize, ToSchema)]
+pub struct PendingAnswer {
+    /// `pending`.
+    pub status: &'static str,
+    /// Id of the purchase, should it be granted.
+    pub purchase: String,
+    /// Where to ask how it ended.
+    pub location: String,
+}
+
+/// A pass.
+#[derive(Serialize, ToSchema)]
+pub struct PassAnswer {
+    /// The token to send as `Doorbuster-Pass`.
+    pub pass: String,
+    /// Milliseconds from the opening to the customer's slot; the same for every pass of the customer in this sale.
+    pub slot_offset_ms: u32,
+    /// When the slot comes: exact once the sale is open, expected before.
+    #[schema(value_type = String, format = DateTime)]
+    pub slot: ChainTime,
+    /// When the sale is to open.
+    #[schema(value_type = String, format = DateTime)]
+    pub opens_at: ChainTime,
+    /// When the pass expires; take another then.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: ChainTime,
+}
+
+/// The server's clock.
+#[derive(Serialize, ToSchema)]
+pub struct TimeAnswer {
+    /// Now.
+    #[schema(value_type = String, format = DateTime)]
+    pub now: ChainTime,
+    /// Now in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// A sale as anybody may see it.
+#[derive(Serialize, ToSchema)]
+pub struct SaleAnswer {
+    /// Name.
+    pub sale: String,
+    /// Id in the chain, hexadecimal.
+    pub sale_id: String,
+    /// Ed25519 public key of its heads, base64url.
+    pub signing_key: String,
+    /// Title.
+    pub title: String,
+    /// Phase.
+    pub phase: SalePhase,
+    /// Whether purchases are paused.
+    pub paused: bool,
+    /// From when passes are given out.
+    #[schema(value_type = String, format = DateTime)]
+    pub passes_open_at: ChainTime,
+    /// When it opens.
+    #[schema(value_type = String, format = DateTime)]
+    pub opens_at: ChainTime,
+    /// When it really opened.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub opened_at: Option<ChainTime>,
+    /// When it closes.
+    #[schema(value_type = String, format = DateTime)]
+    pub closes_at: ChainTime,
+    /// How long a winner has to pay.
+    pub hold_seconds: u64,
+    /// Units of all items that one customer may have.
+    pub limit_per_customer: u32,
+    /// The items.
+    pub items: Vec<ItemAnswer>,
+    /// The chain position that this rests on.
+    pub position: u64,
+    /// Now.
+    #[schema(value_type = String, format = DateTime)]
+    pub server_time: ChainTime,
+    /// When asking again makes sense.
+    pub next_poll_ms: u64,
+}
+
+/// An item as anybody may see it.
+#[derive(Serialize, ToSchema)]
+pub struct ItemAnswer {
+    /// Name.
+    pub item: String,
+    /// Title.
+    pub title: String,
+    /// Price of one unit.
+    pub price: Money,
+    /// Units that one customer may have.
+    pub limit_per_customer: u32,
+    /// `yes`, `may_return` while the sale is open and holds may still end, or `no`.
+    pub available: &'static str,
+}
+
+/// Everything of one customer in a sale.
+#[derive(Serialize, ToSchema)]
+pub struct MineAnswer<'a> {
+    /// A pass, while the sale gives them out.
+    pub pass: Option<PassAnswer>,
+    /// Purchases with their orders, newest first.
+    pub purchases: Vec<PurchaseAnswer<'a>>,
+}
+
+/// A page of orders.
+#[derive(Serialize, ToSchema)]
+pub struct OrdersAnswer {
+    /// Orders.
+    #[schema(value_type = Vec<Object>)]
+    pub orders: Vec<serde_json::Value>,
+    /// Pass it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A page of signed heads.
+#[derive(Serialize, ToSchema)]
+pub struct HeadsAnswer {
+    /// Sale id, hexadecimal.
+    pub sale_id: String,
+    /// Ed25519 public key, base64url.
+    pub signing_key: String,
+    /// Heads in order.
+    pub heads: Vec<HeadBody>,
+    /// Pass it as `from` for the next page; absent at the chain's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_from: Option<u64>,
+}
+
+/// A change of stock.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StockBody {
+    /// Units to add, or free units to withdraw when negative.
+    pub change: i64,
+}
+
+/// A sale as the operator sees it.
+#[derive(Serialize, ToSchema)]
+pub struct AdminSaleAnswer {
+    /// The public part.
+    #[serde(flatten)]
+    pub sale: SaleAnswer,
+    /// Why it is paused.
+    pub pause_reason: Option<&'static str>,
+    /// Whether the disk takes no purchases.
+    pub storage_full: bool,
+    /// Counts per item.
+    pub counts: Vec<CountsAnswer>,
+    /// Orders in the books.
+    pub books_next: u64,
+    /// Records that the books have not applied.
+    pub books_lag: u64,
+}
+
+/// Counts of one item.
+#[derive(Serialize, ToSchema)]
+pub struct CountsAnswer {
+    /// Item.
+    pub item: String,
+    /// All units ever.
+    pub total: u64,
+    /// Free units.
+    pub free: u32,
+    /// Units in holds.
+    pub held: u32,
+    /// Sold units.
+    pub sold: u32,
+    /// Withdrawn units.
+    pub withdrawn: u32,
+}
