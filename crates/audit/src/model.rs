@@ -9,7 +9,7 @@ mod stock;
 use chain::digest::{GrantStatus, StateHash};
 use domain::ids::Hash;
 use domain::record::{Created, Held, ReleaseReason};
-use domain::{Promise, PurchaseId, PurchaseNumber, Record, SaleDefinition, SaleId, Unit, limits};
+use domain::{Promise, Pseudonym, PurchaseId, PurchaseNumber, Record, SaleDefinition, SaleId, Unit, limits};
 use people::People;
 pub(crate) use sale::cores;
 pub(crate) use stock::{FreeSpans, Moment};
@@ -99,7 +99,7 @@ impl Model {
         &self.units[from..from + usize::from(grant.quantity)]
     }
 
-    /// The grant of that purchase id, with its number.
+    /// The grant of that purchase id, with its number; known once the replay is finished.
     pub(crate) fn grant_of(&self, purchase: PurchaseId) -> Option<(u32, &Grant)> {
         let number = self.people.find(purchase)?;
         Some((number, self.grants.get(number as usize)?))
@@ -111,8 +111,23 @@ impl Model {
     }
 
     /// The customer of a grant.
-    pub(crate) fn customer_of(&self, grant: &Grant) -> [u8; 16] {
-        self.people.customers[grant.customer as usize].pseudonym.0
+    pub(crate) fn customer_of(&self, number: u32) -> Option<Pseudonym> {
+        self.people.customer_of(number)
+    }
+
+    /// Makes room for up to that many more records.
+    pub(crate) fn reserve(&mut self, records: usize) {
+        self.people.reserve(records);
+        self.grants.reserve(records);
+        self.units.reserve(records);
+    }
+
+    /// Begins to fetch what `records` will need.
+    pub(crate) fn warm(&self, records: &[Record]) {
+        self.people.warm(records.iter().filter_map(|record| match record {
+            Record::Held(held) => Some(held.customer),
+            _ => None,
+        }));
     }
 
     fn held(&mut self, at: Moment, held: &Held) {
@@ -126,14 +141,13 @@ impl Model {
             return;
         }
         self.check_window(at, held);
-        let customer = self.people.customer(held.customer, held.slot_offset);
+        let customer = self.people.customer(held.customer, held.slot_offset, held.item);
         self.check_slot(position, customer, held.slot_offset);
-        let (id_is_new, key_is_new) = self.people.add_purchase(held.purchase, customer, held.key_hash);
-        self.tally.check(Promise::Idempotent, id_is_new && key_is_new, || {
-            let what = if id_is_new { "key" } else { "purchase id" };
-            format!("record {position}: hold {number} has the {what} of an earlier one")
+        let key_is_new = self.people.add_purchase(held.purchase, customer, held.key_hash);
+        self.tally.check(Promise::Idempotent, key_is_new, || {
+            format!("record {position}: hold {number} has the key of an earlier one of its customer")
         });
-        self.check_limits(position, customer, held.item, quantity, true);
+        self.check_limits(position, customer, held.item, quantity);
         self.check_price(at, held);
         let units_from = self.units.len() as u32;
         self.units.extend(&held.units);
@@ -210,7 +224,7 @@ impl Model {
         }) {
             return;
         }
-        self.check_limits(at.position, customer, item, quantity, false);
+        self.check_limits(at.position, customer, item, quantity);
         self.state.remove(number.0, GrantStatus::Released, item, &[]);
         self.state.add(number.0, GrantStatus::Confirmed, item, units);
         self.take(at, item, units, number.0, Move::FreeToSold);

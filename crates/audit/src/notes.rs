@@ -10,7 +10,7 @@ use chain::digest::GrantStatus;
 use data_encoding::BASE64URL_NOPAD;
 use domain::ids::Hash;
 use domain::record::ReleaseReason;
-use domain::{Promise, PurchaseId};
+use domain::{Promise, Pseudonym, PurchaseId};
 use serde::Deserialize;
 
 use crate::model::{FreeSpans, Grant, Model};
@@ -253,7 +253,7 @@ struct Checker<'a> {
     item_names: Vec<Option<u32>>,
     purchase_of_key: HashMap<u32, PurchaseId>,
     key_of_purchase: HashMap<PurchaseId, u32>,
-    pseudonyms: HashMap<u32, [u8; 16]>,
+    pseudonyms: HashMap<u32, Option<Pseudonym>>,
     tally: &'a mut Tally,
 }
 
@@ -270,17 +270,17 @@ impl Checker<'_> {
         if answer.code == Code::Pending {
             return;
         }
-        let grant = self.model.grant_of(purchase).map(|(_, grant)| grant);
+        let grant = self.model.grant_of(purchase);
         let problem = match grant {
             None => Some("is not in the chain"),
-            Some(grant) => self.problem_with(answer, purchase, grant),
+            Some((_, grant)) => self.problem_with(answer, purchase, grant),
         };
         self.tally.check(Promise::DurableAnswer, problem.is_none(), || {
             format!("purchase {}, answered as won, {}", hex(purchase), problem.unwrap_or_default())
         });
-        let Some(grant) = grant else { return };
+        let Some((number, grant)) = grant else { return };
         let body = self.body_of(grant);
-        let pseudonym = self.model.customer_of(grant);
+        let pseudonym = self.model.customer_of(number);
         let same_customer = *self.pseudonyms.entry(sent.customer).or_insert(pseudonym) == pseudonym;
         self.tally.check(Promise::Idempotent, body == (Some(sent.item), sent.quantity) && same_customer, || {
             format!("purchase {} was given for another body or to another customer", hex(purchase))

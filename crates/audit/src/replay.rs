@@ -11,6 +11,9 @@ use crate::model::{Model, Moment};
 use crate::prove::prove_beside;
 use crate::tally::{Claim, Tally};
 
+/// Room made beforehand for the records that headers announce; headers may lie, and beyond this the tables grow as they must.
+const RECORDS_RESERVED_MAX: u64 = 1 << 22;
+
 /// What is known of a record that an answer, a receipt or the books name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Named {
@@ -111,6 +114,10 @@ impl<'a> Replay<'a> {
             self.begin(batches);
         }
         let Some(key) = self.signing_key().filter(|_| !self.stopped) else { return };
+        if let Some(model) = &mut self.model {
+            let records: u64 = batches.iter().map(|batch| u64::from(batch.header.count)).sum();
+            model.reserve(records.min(RECORDS_RESERVED_MAX) as usize);
+        }
         let wanted = std::mem::take(&mut self.watch.records);
         let ((), proven) = prove_beside(batches, &key, &wanted, || self.apply(batches, &wanted));
         self.watch.records = wanted;
@@ -199,17 +206,20 @@ impl<'a> Replay<'a> {
     }
 
     fn apply_records(&mut self, batch: &Batch<'_>, wanted: &[u64]) -> bool {
+        let decoded: Result<Vec<Record>, _> = batch.records().map(|record| record?.decode()).collect();
+        let records = match decoded {
+            Ok(records) => records,
+            Err(error) => {
+                self.stop(|| format!("batch at record {}: {error}", batch.header.first));
+                return false;
+            }
+        };
+        if let Some(model) = &self.model {
+            model.warm(&records);
+        }
         let mut wanted = wanted[wanted.partition_point(|number| *number < batch.header.first)..].iter().peekable();
         let mut epoch = self.epoch;
-        for record in batch.records() {
-            let decoded = record.and_then(|record| Ok((record.number, record.decode()?)));
-            let (number, record) = match decoded {
-                Ok(decoded) => decoded,
-                Err(error) => {
-                    self.stop(|| error.to_string());
-                    return false;
-                }
-            };
+        for (number, record) in (batch.header.first..).zip(records) {
             self.end.next = number;
             self.run_cut();
             if wanted.next_if_eq(&&number).is_some() {

@@ -2,11 +2,12 @@
 
 use std::thread;
 
+use aws_lc_rs::hmac;
 use chain::digest::{GrantStatus, StateHash};
 use chain::head;
 use domain::ids::Hash;
 use domain::record::{Counts, Created, Held};
-use domain::{Promise, SaleDefinition, SaleId};
+use domain::{Promise, Pseudonym, SaleDefinition, SaleId};
 
 use super::people::{Customer, People};
 use super::stock::{Item, Moment};
@@ -29,7 +30,7 @@ impl Model {
             items,
             grants: Vec::new(),
             units: Vec::new(),
-            people: People::default(),
+            people: People::new(),
             state: StateHash::default(),
             phase: Phase::Planned,
             paused: false,
@@ -121,11 +122,9 @@ impl Model {
     }
 
     /// The customer gets `units`: a new purchase, or an ended one that is taken again.
-    pub(super) fn check_limits(&mut self, position: u64, customer: u32, item: u16, units: u32, is_new: bool) {
+    pub(super) fn check_limits(&mut self, position: u64, customer: u32, item: u16, units: u32) {
         let (of_item, of_sale) = self.people.gain(customer, item, units);
-        let row = &mut self.people.customers[customer as usize];
-        row.grants += u32::from(is_new);
-        let grants = row.grants;
+        let grants = self.people.customers[customer as usize].grants;
         let limit_item = self.items[usize::from(item)].limit;
         let SaleDefinition { limit_per_customer: limit_sale, grants_per_customer_max, .. } = self.definition;
         let within = of_item <= limit_item && of_sale <= limit_sale && grants <= grants_per_customer_max;
@@ -194,47 +193,66 @@ impl Model {
                 format!("{}: the units themselves give {counts:?}, the records {:?}", item.name, item.counts)
             });
         }
-        match self.secret {
-            Some(secret) => self.check_slots(&secret),
-            None if self.phase == Phase::Settled => {
-                self.tally.broken(Claim::Slots, || "settled without the slot secret".to_owned());
-            }
-            None => {}
+        if self.phase == Phase::Settled {
+            let revealed = self.secret.is_some();
+            self.tally.check(Claim::Slots, revealed, || "settled without the slot secret".to_owned());
         }
+        self.check_ids_and_slots();
     }
 
-    /// Recomputes every customer's slot, on all cores.
-    fn check_slots(&mut self, secret: &Hash) {
-        let spread = self.definition.spread_milliseconds;
-        let share = self.people.customers.len().div_ceil(cores()).max(1);
-        let wrong = thread::scope(|scope| {
-            let shares: Vec<_> = self
-                .people
-                .customers
+    /// Looks for purchase ids that were granted twice and, once the secret is known, recomputes every customer's slot: on all cores.
+    fn check_ids_and_slots(&mut self) {
+        let Self { people, tally, grants, secret, definition, .. } = self;
+        let spread = definition.spread_milliseconds;
+        let customers: &[Customer] = secret.as_ref().map_or(&[], |_| &people.customers);
+        let share = customers.len().div_ceil(cores()).max(1);
+        let (sorted, wrong) = thread::scope(|scope| {
+            let ids = scope.spawn(|| people.sorted_purchases());
+            let shares: Vec<_> = customers
                 .chunks(share)
-                .map(|customers| scope.spawn(move || wrong_slots(customers, secret, spread)))
+                .map(|customers| scope.spawn(|| wrong_slots(customers, &secret.unwrap_or_default(), spread)))
                 .collect();
             let joined = shares.into_iter().map(|share| share.join().expect("a slot check does not panic"));
-            joined.flatten().collect::<Vec<_>>()
+            let wrong: Vec<String> = joined.flatten().collect();
+            (ids.join().expect("sorting does not panic"), wrong)
         });
-        self.tally.kept(Claim::Slots, (self.people.customers.len() - wrong.len()) as u64);
+        tally.kept(Claim::Slots, (customers.len() - wrong.len()) as u64);
         for line in wrong {
-            self.tally.broken(Claim::Slots, || line);
+            tally.broken(Claim::Slots, || line);
+        }
+        for number in people.index(sorted) {
+            let record = grants[number as usize].record;
+            tally.broken(Promise::Idempotent, || {
+                format!("record {record}: hold {number} has the purchase id of an earlier one")
+            });
         }
     }
 }
 
 fn wrong_slots(customers: &[Customer], secret: &Hash, spread: u64) -> Vec<String> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let mut wrong = Vec::new();
     for customer in customers {
-        // With no spread every slot is the opening itself; no draw can say otherwise.
-        let slot = if spread == 0 { 0 } else { head::slot_offset(secret, customer.pseudonym, spread) };
-        if slot != customer.slot_offset {
+        let slot = slot(&key, &customer.pseudonym, spread);
+        if slot != u64::from(customer.slot_offset) {
             let who = data_encoding::HEXLOWER.encode(&customer.pseudonym.0);
             wrong.push(format!("customer {who}: slot {} stated, {slot} by the secret", customer.slot_offset));
         }
     }
     wrong
+}
+
+/// The slot as `docs/chain-format.md` describes it, with the key prepared once for all customers.
+fn slot(key: &hmac::Key, pseudonym: &Pseudonym, spread: u64) -> u64 {
+    if spread == 0 {
+        // Every slot is the opening itself; no draw can say otherwise.
+        return 0;
+    }
+    let mut message = *b"doorbuster slot v1................";
+    message[18..].copy_from_slice(&pseudonym.0);
+    let tag = hmac::sign(key, &message);
+    let draw = tag.as_ref().first_chunk().map_or(0, |draw| u64::from_le_bytes(*draw));
+    draw % (spread + 1)
 }
 
 /// Threads worth starting.
