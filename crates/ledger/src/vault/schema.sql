@@ -1,0 +1,43 @@
+-- The vault: primary data of the deployment. Synced before anything rests on it, backed up, never rebuilt.
+
+CREATE TABLE deployment_keys (
+    purpose    TEXT NOT NULL CHECK (purpose IN ('pass', 'id', 'seal', 'identity_hash')),
+    key_id     INTEGER NOT NULL,          -- 0 to 255; only pass keys rotate
+    active     INTEGER NOT NULL,          -- 1 for the pass key that signs; all of them verify
+    secret     BLOB NOT NULL,
+    created_at INTEGER NOT NULL,          -- all times: Unix milliseconds
+    PRIMARY KEY (purpose, key_id)
+) WITHOUT ROWID;
+
+CREATE TABLE sales (
+    ordinal       INTEGER PRIMARY KEY,    -- from 1
+    name          TEXT NOT NULL UNIQUE,
+    sale_id       BLOB NOT NULL,
+    slot_secret   BLOB NOT NULL,
+    pseudonym_key BLOB NOT NULL,
+    signing_seed  BLOB NOT NULL,
+    created_at    INTEGER NOT NULL
+);
+
+CREATE TABLE customers (
+    id         INTEGER PRIMARY KEY,
+    issuer     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    secret     BLOB NOT NULL,             -- the customer's key, 32 bytes
+    UNIQUE (subject, issuer)              -- the subject first: it tells rows apart sooner
+);
+
+-- Who stands behind a pseudonym.
+CREATE TABLE map (
+    ordinal   INTEGER NOT NULL,
+    pseudonym BLOB NOT NULL,
+    customer  INTEGER NOT NULL REFERENCES customers (id),
+    PRIMARY KEY (ordinal, pseudonym)
+) WITHOUT ROWID;
+
+CREATE TABLE admin_tokens (
+    hash       BLOB NOT NULL PRIMARY KEY, -- SHA-256 of the token
+    label      TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NULL               -- null: never
+) WITHOUT ROWID;

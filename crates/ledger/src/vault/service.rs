@@ -1,0 +1,185 @@
+//! The vault at work: one thread that commits the customers of many passes at a time.
+//!
+//! Group commit by load: while one transaction is synced the next batch gathers. A customer seen lately is answered from memory
+//! and costs no write. A full inbox refuses at once; nothing waits unbounded.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use domain::{Pseudonym, SaleOrdinal};
+use tokio::sync::oneshot;
+
+use super::{NewCustomer, Secret, Vault, VaultError};
+
+/// Customers in one transaction. Their rows are scattered, so a larger batch shares more pages; this one takes tens of milliseconds.
+const BATCH_MAX: usize = 2_048;
+/// Requests that may wait.
+const INBOX_MAX: usize = 8_192;
+/// Customers kept in memory, at most twice as many; about 60 bytes each.
+const RECENT_MAX: usize = 131_072;
+
+const _: () = assert!(BATCH_MAX < INBOX_MAX);
+
+/// Why no key came back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CustomerError {
+    /// Too many wait already. Definite, nothing written.
+    #[error("the vault has too many requests waiting")]
+    Overloaded,
+    /// The service has been shut down. Unknown; repeating is safe.
+    #[error("the vault is closed")]
+    Closed,
+    /// The vault failed. As it says; repeating is safe.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+struct Request {
+    customer: NewCustomer,
+    reply: oneshot::Sender<Result<Secret, VaultError>>,
+}
+
+/// Serves the vault to many tasks.
+pub struct VaultService {
+    vault: Arc<Mutex<Vault>>,
+    recent: Arc<Mutex<Recent>>,
+    inbox: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VaultService {
+    /// Starts the thread. Fails only where the system gives no thread.
+    pub fn start(vault: Vault) -> io::Result<Self> {
+        let vault = Arc::new(Mutex::new(vault));
+        let recent = Arc::new(Mutex::new(Recent::default()));
+        let (inbox, requests) = mpsc::sync_channel(INBOX_MAX);
+        let (thread_vault, thread_recent) = (Arc::clone(&vault), Arc::clone(&recent));
+        let thread = thread::Builder::new()
+            .name("vault".to_owned())
+            .spawn(move || serve(&requests, &thread_vault, &thread_recent))?;
+        Ok(Self { vault, recent, inbox: Some(inbox), thread: Some(thread) })
+    }
+
+    /// The customer's key; customer and pseudonym are durable in the vault when it returns.
+    pub async fn ensure_customer(&self, customer: NewCustomer) -> Result<Secret, CustomerError> {
+        if let Some(secret) = lock(&self.recent).get(customer.sale, customer.pseudonym) {
+            return Ok(secret);
+        }
+        let (reply, answer) = oneshot::channel();
+        let inbox = self.inbox.as_ref().ok_or(CustomerError::Closed)?;
+        inbox.try_send(Request { customer, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => CustomerError::Overloaded,
+            TrySendError::Disconnected(_) => CustomerError::Closed,
+        })?;
+        Ok(answer.await.map_err(|_| CustomerError::Closed)??)
+    }
+
+    /// Runs `work` on the vault itself, between two batches. Blocks for their length; not for the hot path.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Vault) -> T) -> T {
+        work(&mut lock(&self.vault))
+    }
+
+    /// Answers what waits and ends the thread.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.inbox = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been reported by its own hook; there is nothing left to end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for VaultService {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The thread: take what has gathered, commit it, answer.
+fn serve(requests: &Receiver<Request>, vault: &Mutex<Vault>, recent: &Mutex<Recent>) {
+    while let Ok(first) = requests.recv() {
+        let waiting: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX).collect();
+        let (customers, replies): (Vec<_>, Vec<_>) =
+            waiting.into_iter().map(|request| (request.customer, request.reply)).unzip();
+        let together = lock(vault).ensure_customers(&customers);
+        let results: Vec<_> = match together {
+            Ok(secrets) => secrets.into_iter().map(Ok).collect(),
+            // One impossible customer must not refuse the others: each alone then.
+            Err(VaultError::PseudonymTaken(_)) => customers.iter().map(|customer| alone(vault, customer)).collect(),
+            Err(error) => customers.iter().map(|_| Err(error.clone())).collect(),
+        };
+        {
+            let mut recent = lock(recent);
+            for (customer, result) in customers.iter().zip(&results) {
+                if let Ok(secret) = result {
+                    recent.put(customer.sale, customer.pseudonym, *secret);
+                }
+            }
+        }
+        for (reply, result) in replies.into_iter().zip(results) {
+            // Whoever stopped waiting asks again.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+fn alone(vault: &Mutex<Vault>, customer: &NewCustomer) -> Result<Secret, VaultError> {
+    let secrets = lock(vault).ensure_customers(std::slice::from_ref(customer))?;
+    Ok(secrets[0])
+}
+
+/// The state behind these locks is whole after every step, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The customers seen lately, in two generations: when the younger is full, the older is forgotten.
+#[derive(Default)]
+struct Recent {
+    younger: HashMap<(SaleOrdinal, Pseudonym), Secret>,
+    older: HashMap<(SaleOrdinal, Pseudonym), Secret>,
+}
+
+impl Recent {
+    fn get(&self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Option<Secret> {
+        let key = (sale, pseudonym);
+        self.younger.get(&key).or_else(|| self.older.get(&key)).copied()
+    }
+
+    fn put(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym, secret: Secret) {
+        if self.younger.len() >= RECENT_MAX {
+            self.older = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert((sale, pseudonym), secret);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_customers_are_bounded_and_the_latest_stay() {
+        let mut recent = Recent::default();
+        let pseudonym = |number: u32| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            Pseudonym(bytes)
+        };
+        let last = 3 * RECENT_MAX as u32;
+        for number in 0..=last {
+            recent.put(SaleOrdinal(1), pseudonym(number), [0; 32]);
+            assert!(recent.younger.len() + recent.older.len() <= 2 * RECENT_MAX);
+        }
+        assert!(recent.get(SaleOrdinal(1), pseudonym(last)).is_some());
+        assert!(recent.get(SaleOrdinal(1), pseudonym(0)).is_none());
+        assert!(recent.get(SaleOrdinal(2), pseudonym(last)).is_none());
+    }
+}
