@@ -176,6 +176,16 @@ fn settling_twice_writes_once() {
 }
 
 #[test]
+fn the_last_batch_of_a_full_segment_can_still_be_named() {
+    let folder = Folder::new();
+    let mut log = create(&folder.0);
+    while !folder.segment(2).exists() {
+        append(&mut log, 1, 0, &mut Vec::new());
+        log.settle_tail().unwrap();
+    }
+}
+
+#[test]
 #[should_panic(expected = "a batch extends the log's head")]
 fn a_batch_of_another_history_is_a_fault() {
     let (folder, other) = (Folder::new(), Folder::new());
