@@ -182,3 +182,13 @@ fn a_log_that_grows_while_it_is_read_ends_at_some_whole_frame() {
     });
     assert_eq!(audit(&folder.0, None).sales[0].batches, batches.len() as u64);
 }
+
+#[test]
+fn a_sale_whose_process_died_at_its_creation_contradicts_nothing() {
+    let folder = Folder::new();
+    put(&folder.sale(), 1, &Segments::begin().padded());
+    books::write(&folder.0, &[], 0);
+    let report = audit(&folder.0, None);
+    assert_eq!(broken(&report.promises, &report.proof), [""; 0], "{report}");
+    assert!(!report.ok, "it shows nothing either");
+}
