@@ -1,0 +1,178 @@
+//! The configuration: defaults compiled in, then a file, then the environment, then flags. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail, ensure};
+use domain::Stage;
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigArgs;
+
+/// The manual of every key.
+pub(crate) const DEFAULTS: &str = include_str!("../../../config/default.toml");
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) data: DataSettings,
+    pub(crate) public: PublicSettings,
+    pub(crate) admin: AdminSettings,
+    pub(crate) identity: IdentitySettings,
+    pub(crate) purchases: PurchaseSettings,
+    pub(crate) books: BooksSettings,
+    pub(crate) testing: TestingSettings,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataSettings {
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PublicSettings {
+    pub(crate) address: SocketAddr,
+    pub(crate) threads: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) head_seconds_max: u64,
+    pub(crate) body_seconds_max: u64,
+    pub(crate) idle_seconds_max: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdminSettings {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentitySettings {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) hs256_secrets: Vec<String>,
+    pub(crate) leeway_seconds: u64,
+    pub(crate) dangerous_guest_tokens: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PurchaseSettings {
+    pub(crate) wait_seconds: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BooksSettings {
+    pub(crate) records_per_second_max: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TestingSettings {
+    pub(crate) dangerous_fault_point: String,
+}
+
+impl Settings {
+    pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Self> {
+        let mut builder =
+            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(path) = &args.config {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix("DOORBUSTER").prefix_separator("_").separator("__");
+        builder = builder.add_source(
+            environment.try_parsing(true).list_separator(",").with_list_parse_key("identity.hs256_secrets"),
+        );
+        for pair in &args.set {
+            let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as KEY=VALUE"))?;
+            builder = if key == "identity.hs256_secrets" {
+                builder.set_override(key, value.split(',').map(str::to_owned).collect::<Vec<_>>())?
+            } else {
+                builder.set_override(key, value)?
+            };
+        }
+        if let Some(folder) = &args.data {
+            let folder = folder.to_str().context("--data: the path must be UTF-8")?;
+            builder = builder.set_override("data.folder", folder)?;
+        }
+        let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
+        let settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Every rule over single keys and over several.
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.admin.address.ip().is_loopback(),
+            "admin.address: must be a loopback address such as 127.0.0.1:8081"
+        );
+        ensure!(self.public.connections_max >= 1 && self.admin.connections_max >= 1, "connections_max: at least 1");
+        for (key, seconds) in [
+            ("public.head_seconds_max", self.public.head_seconds_max),
+            ("public.body_seconds_max", self.public.body_seconds_max),
+            ("public.idle_seconds_max", self.public.idle_seconds_max),
+        ] {
+            ensure!((1..=3_600).contains(&seconds), "{key}: 1 to 3600 seconds");
+        }
+        ensure!(self.public.threads <= 256, "public.threads: 256 at most");
+        ensure!((1..=60).contains(&self.purchases.wait_seconds), "purchases.wait_seconds: 1 to 60");
+        if self.identity.dangerous_guest_tokens {
+            let loopback = self.public.address.ip().is_loopback();
+            ensure!(
+                loopback,
+                "identity.dangerous_guest_tokens: only with a loopback public.address, since anybody could be anybody"
+            );
+        }
+        self.fault_point()?;
+        Ok(())
+    }
+
+    /// What only a serving process needs, beyond the rules of every command.
+    pub(crate) fn check_identity(&self) -> anyhow::Result<()> {
+        if self.identity.hs256_secrets.is_empty() && !self.identity.dangerous_guest_tokens {
+            bail!(
+                "nobody could sign in: set identity.issuer, identity.audience and identity.hs256_secrets to what the shop signs \
+                 its access tokens with, or, to try things out on this machine only, start with \
+                 --set identity.dangerous_guest_tokens=true"
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn fault_point(&self) -> anyhow::Result<Option<(Stage, u64)>> {
+        let text = self.testing.dangerous_fault_point.as_str();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed =
+            text.split_once(':').and_then(|(stage, passage)| Some((Stage::parse(stage)?, passage.parse().ok()?)));
+        parsed.map(Some).context("testing.dangerous_fault_point: write it as STAGE:COUNT, for example chained:100")
+    }
+
+    pub(crate) fn identity_config(&self) -> gate::identity::IdentityConfig {
+        let named = |name: &str, otherwise: &str| if name.is_empty() { otherwise.to_owned() } else { name.to_owned() };
+        // Names nobody signs with, where only guests are believed.
+        let otherwise = if self.identity.hs256_secrets.is_empty() { "none" } else { "" };
+        gate::identity::IdentityConfig {
+            issuer: named(&self.identity.issuer, otherwise),
+            audience: named(&self.identity.audience, otherwise),
+            secrets: self.identity.hs256_secrets.iter().map(|secret| secret.clone().into_bytes()).collect(),
+            leeway_seconds: self.identity.leeway_seconds,
+            guest_tokens: self.identity.dangerous_guest_tokens,
+        }
+    }
+
+    /// The same with every secret hidden, for printing.
+    pub(crate) fn without_secrets(&self) -> Self {
+        let mut shown = self.clone();
+        shown.identity.hs256_secrets.iter_mut().for_each(|secret| "(hidden)".clone_into(secret));
+        shown
+    }
+}

@@ -1,0 +1,113 @@
+//! The course of the demo.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use crowd::CrowdReport;
+use http::Method;
+use ledger::Books;
+use serde_json::{Value, json};
+
+use super::DemoArgs;
+use super::screen::{Screen, describe, invite};
+use super::stage::{Stage, run_crowd, set_up};
+use crate::report::{progress, say};
+
+/// The longest that open holds may take to end, and the books to follow.
+const END_TIME_MAX: Duration = Duration::from_secs(60);
+
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    progress(&format!(
+        "A sale of {} units opens for {} people: a server process, a crowd process, real HTTP between them.",
+        args.stock, args.shoppers
+    ));
+    let mut stage = set_up(args)?;
+    let mut options = stage.crowd_options(args);
+    stage.create_sale(args, &mut options)?;
+    progress(&format!("Data in {}, sale {:?}, seed {}.", stage.data.display(), stage.sale, args.seed));
+    let mut screen = Screen::new();
+    let crowd = run_crowd(&options, |seen| screen.show(seen))?;
+    screen.end();
+    progress("The crowd has gone; the last holds end, the books catch up, the auditor reads.");
+    let closed = end_sale(&stage)?;
+    let audit = audit::audit(&stage.data, Some(&stage.sale), Some(&options.notes), &mut |_| {})?;
+    let outcome = outcome(&stage, &crowd, &closed, &audit)?;
+    if args.json {
+        say(&outcome.to_string());
+    } else {
+        say(&describe(&crowd, &outcome, &audit, args.stock));
+    }
+    let code = if audit.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let public = stage.operator.endpoints.public;
+    if args.exit {
+        stage.server.end()?;
+        if args.data.is_none() && audit.ok {
+            std::fs::remove_dir_all(&stage.data)?;
+        }
+        return Ok(code);
+    }
+    progress(&invite(public, &stage.data, &stage.sale));
+    // Ctrl-C reaches the server too; it ends in order, and then so do we.
+    ignore_interrupt(|| stage.server.wait())?;
+    Ok(code)
+}
+
+/// Waits for every hold to end, closes the sale (which reveals the slot secret), and waits for the books.
+fn end_sale(stage: &Stage) -> anyhow::Result<Value> {
+    wait_for(stage, "an open hold", |sale| {
+        sale["counts"].as_array().into_iter().flatten().all(|item| item["held"] == 0)
+    })?;
+    stage.operator.ask(Method::POST, &format!("/admin/v1/sales/{}/close", stage.sale), None)?;
+    wait_for(stage, "the books", |sale| sale["phase"] == "closed" && sale["books_lag"] == 0)
+}
+
+fn wait_for(stage: &Stage, what: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    let until = Instant::now() + END_TIME_MAX;
+    loop {
+        let sales = stage.operator.ask(Method::GET, "/admin/v1/sales", None)?;
+        let sale = sales.as_array().into_iter().flatten().find(|sale| sale["sale"] == stage.sale.as_str());
+        match sale {
+            Some(sale) if done(sale) => return Ok(sale.clone()),
+            _ if Instant::now() > until => bail!("still waiting for {what} after {} s", END_TIME_MAX.as_secs()),
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn outcome(stage: &Stage, crowd: &CrowdReport, closed: &Value, audit: &audit::AuditReport) -> anyhow::Result<Value> {
+    let counts = Books::open_reader(&stage.data.join("books.sqlite"))?.counts(&stage.sale)?;
+    let promises: serde_json::Map<String, Value> = audit
+        .promises
+        .iter()
+        .map(|(id, promise)| {
+            let status =
+                json!({ "checked": promise.checked, "violations": promise.violations, "status": promise.status });
+            (id.clone(), status)
+        })
+        .collect();
+    Ok(json!({
+        "shoppers": crowd.shoppers,
+        "attempts": crowd.attempts,
+        "wins": crowd.wins,
+        "refusals": crowd.refusals,
+        "orders": counts.orders,
+        "paid": counts.paid,
+        "released": counts.released,
+        "wins_per_s": crowd.wins_per_s,
+        "refusals_per_s": crowd.refusals_per_s,
+        "latency_ms": crowd.latency_ms,
+        "lost_replies": crowd.lost,
+        "unanswered": crowd.unanswered,
+        "void": crowd.void,
+        "records": closed["position"],
+        "audit": { "ok": audit.ok, "promises": promises },
+    }))
+}
+
+/// Runs `work` while Ctrl-C is left to the child process.
+fn ignore_interrupt(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _listening = runtime.spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+    work()
+}

@@ -1,0 +1,209 @@
+//! What the demo puts up: the data folder, the server process, the sample sale, the crowd process.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use crowd::CrowdOptions;
+use crowd::http::request_blocking;
+use crowd::{CrowdReport, Progress};
+use domain::{ChainTime, Currency, ItemDefinition, SaleDefinition};
+use http::Method;
+use serde::Deserialize;
+
+use super::DemoArgs;
+use crate::data_client::{Endpoints, Operator};
+
+pub(super) const ITEM: &str = "boot";
+const HOLD_SECONDS: u64 = 5;
+const GRACE_SECONDS: u64 = 1;
+/// After the arrivals: long enough for abandoned holds to expire and be sold again.
+const LINGER_SECONDS: u64 = 9;
+const START_TIME_MAX: Duration = Duration::from_secs(20);
+const ISSUER: &str = "https://shop.example";
+const AUDIENCE: &str = "doorbuster-demo";
+
+/// A child process that does not outlive the demo.
+pub(super) struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone is what we want.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Asks it to end and waits until it has.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        let id = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self) -> anyhow::Result<()> {
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+pub(super) struct Stage {
+    pub(super) data: PathBuf,
+    pub(super) server: Process,
+    pub(super) operator: Operator,
+    pub(super) sale: String,
+    secret: String,
+}
+
+pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => std::env::temp_dir().join(format!("doorbuster-demo-{}", std::process::id())),
+    };
+    Endpoints::forget(&data);
+    let mut secret = [0; 32];
+    let random = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+    random.context("the system has no randomness")?;
+    let secret = data_encoding::HEXLOWER.encode(&secret);
+    let mut server = start_server(&data, &secret)?;
+    let operator = wait_until_ready(&data, &mut server)?;
+    Ok(Stage { data, server, operator, sale: String::new(), secret })
+}
+
+fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
+    let (public, admin) = (port_near(8080), port_near(8081));
+    let child = Command::new(std::env::current_exe()?)
+        .arg("serve")
+        .arg("--with-parent")
+        .arg("--data")
+        .arg(data)
+        .args(["--set", &format!("public.address=127.0.0.1:{public}")])
+        .args(["--set", &format!("admin.address=127.0.0.1:{admin}")])
+        .args(["--set", "identity.dangerous_guest_tokens=true"])
+        .env("DOORBUSTER_IDENTITY__ISSUER", ISSUER)
+        .env("DOORBUSTER_IDENTITY__AUDIENCE", AUDIENCE)
+        .env("DOORBUSTER_IDENTITY__HS256_SECRETS", secret)
+        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        .stdin(Stdio::null())
+        .spawn()
+        .context("the server process did not start")?;
+    Ok(Process(child))
+}
+
+/// The wanted port where it is free, else any.
+fn port_near(wanted: u16) -> u16 {
+    if TcpListener::bind(("127.0.0.1", wanted)).is_ok() { wanted } else { 0 }
+}
+
+fn wait_until_ready(data: &Path, server: &mut Process) -> anyhow::Result<Operator> {
+    let until = Instant::now() + START_TIME_MAX;
+    loop {
+        if let Some(status) = server.0.try_wait()? {
+            bail!("the server ended at once ({status}); what it said stands above");
+        }
+        if let Some(endpoints) = Endpoints::read(data) {
+            let ready = request_blocking(endpoints.public, Method::GET, "/readyz", &[], None, Duration::from_secs(1));
+            if ready.is_ok_and(|reply| (200..300).contains(&reply.status)) {
+                return Operator::of(data);
+            }
+        }
+        if Instant::now() > until {
+            bail!("the server was not ready within {} s", START_TIME_MAX.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Stage {
+    /// The crowd's options; the sale opens once everyone has had the time to take a pass.
+    pub(super) fn crowd_options(&self, args: &DemoArgs) -> CrowdOptions {
+        CrowdOptions {
+            public: self.operator.endpoints.public,
+            admin: self.operator.endpoints.admin,
+            admin_token: self.operator.token.clone(),
+            items: vec![ITEM.to_owned()],
+            shoppers: args.shoppers,
+            seconds: args.seconds,
+            linger_seconds: LINGER_SECONDS,
+            seed: args.seed,
+            notes: self.data.join("notes.jsonl"),
+            token_secret: self.secret.clone().into_bytes(),
+            issuer: ISSUER.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            ..CrowdOptions::default()
+        }
+    }
+
+    pub(super) fn create_sale(&mut self, args: &DemoArgs, options: &mut CrowdOptions) -> anyhow::Result<()> {
+        let taken = self.operator.ask(Method::GET, "/admin/v1/sales", None)?.as_array().map_or(0, Vec::len);
+        self.sale = format!("demo-{}", taken + 1);
+        options.sale.clone_from(&self.sale);
+        let now = ChainTime(crowd_clock());
+        let opens_at = now.plus(options.passes_take().as_millis() as u64 + 1_000);
+        let definition = SaleDefinition {
+            sale: self.sale.clone(),
+            title: "Winter boots, while they last".to_owned(),
+            currency: Currency(*b"EUR"),
+            passes_open_at: now,
+            opens_at,
+            closes_at: opens_at.plus(24 * 3_600_000),
+            spread_milliseconds: 1_000,
+            hold_seconds: HOLD_SECONDS,
+            grace_seconds: GRACE_SECONDS,
+            pass_seconds: 3_600,
+            grants_per_pass_max: 5,
+            grants_per_customer_max: 10,
+            limit_per_customer: 1,
+            resale_delay_milliseconds: 1_000,
+            settle_after_seconds: 3_600,
+            items: vec![ItemDefinition {
+                item: ITEM.to_owned(),
+                title: "Winter boot".to_owned(),
+                stock: args.stock,
+                price: 8_900,
+                limit_per_customer: 1,
+            }],
+        };
+        self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;
+        Ok(())
+    }
+}
+
+fn crowd_clock() -> u64 {
+    use domain::Clock as _;
+    domain::clock::SystemClock::new().wall_milliseconds()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Progress(Progress),
+    Report(Box<CrowdReport>),
+}
+
+/// Runs the crowd's process to its end.
+pub(super) fn run_crowd(options: &CrowdOptions, mut show: impl FnMut(&Progress)) -> anyhow::Result<CrowdReport> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("crowd")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the crowd's process did not start")?;
+    let mut stdin = child.stdin.take().context("the crowd has no stdin")?;
+    stdin.write_all(&serde_json::to_vec(options)?)?;
+    drop(stdin);
+    let stdout = child.stdout.take().context("the crowd has no stdout")?;
+    let _ended_with_us = Process(child);
+    for line in BufReader::new(stdout).lines() {
+        match serde_json::from_str(&line?).context("the crowd said something unexpected")? {
+            Line::Progress(progress) => show(&progress),
+            Line::Report(report) => return Ok(*report),
+        }
+    }
+    bail!("the crowd's process ended without a report; what it said stands above")
+}

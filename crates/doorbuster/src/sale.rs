@@ -1,0 +1,125 @@
+//! `doorbuster sale`: the operator's commands, sent to the running server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use domain::SaleDefinition;
+use http::Method;
+use serde_json::Value;
+
+use crate::ConfigArgs;
+use crate::config::Settings;
+use crate::data_client::Operator;
+use crate::report;
+
+#[derive(Subcommand)]
+pub(crate) enum SaleCommand {
+    /// Create a sale from a TOML or JSON file.
+    Create {
+        /// The definition; examples/sale.toml shows one.
+        file: PathBuf,
+        #[command(flatten)]
+        to: Target,
+    },
+    /// List all sales.
+    List {
+        #[command(flatten)]
+        to: Target,
+    },
+    /// Stop purchases; holds can still be paid and given back.
+    Pause(Turn),
+    /// Let purchases go on.
+    Resume(Turn),
+    /// End the granting of holds for good.
+    Close(Turn),
+    /// Settle a closed sale without open holds.
+    Settle(Turn),
+}
+
+#[derive(Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Turn {
+    /// The sale's name.
+    sale: String,
+    #[command(flatten)]
+    to: Target,
+}
+
+pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
+    let (to, method, path, body) = match command {
+        SaleCommand::Create { file, to } => {
+            let definition = serde_json::to_value(read_definition(&file)?)?;
+            (to, Method::POST, "/admin/v1/sales".to_owned(), Some(definition))
+        }
+        SaleCommand::List { to } => (to, Method::GET, "/admin/v1/sales".to_owned(), None),
+        SaleCommand::Pause(turn) => turned(turn, "pause"),
+        SaleCommand::Resume(turn) => turned(turn, "resume"),
+        SaleCommand::Close(turn) => turned(turn, "close"),
+        SaleCommand::Settle(turn) => turned(turn, "settle"),
+    };
+    let settings = Settings::load(&to.config)?;
+    let answer = Operator::of(&settings.data.folder)?.ask(method, &path, body.as_ref())?;
+    if to.json {
+        return report::json(&answer);
+    }
+    let sales = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
+    if sales.is_empty() {
+        report::say("There are no sales yet. Create one with: doorbuster sale create FILE");
+    }
+    for sale in sales {
+        report::say(&describe(&sale));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn turned(turn: Turn, action: &str) -> (Target, Method, String, Option<Value>) {
+    (turn.to, Method::POST, format!("/admin/v1/sales/{}/{action}", turn.sale), None)
+}
+
+fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let is_json = file.extension().is_some_and(|extension| extension == "json");
+    let definition: SaleDefinition = if is_json {
+        serde_json::from_str(&text).with_context(|| format!("{} is not a sale", file.display()))?
+    } else {
+        toml::from_str(&text).with_context(|| format!("{} is not a sale", file.display()))?
+    };
+    definition.validate().map_err(|rule| anyhow::anyhow!("{}: {rule}", file.display()))?;
+    Ok(definition)
+}
+
+fn describe(sale: &Value) -> String {
+    let text = |key: &str| sale[key].as_str().unwrap_or("-").to_owned();
+    let paused = sale["pause_reason"].as_str().map(|reason| format!(", paused ({reason})")).unwrap_or_default();
+    let mut lines = format!(
+        "{}  {}{paused}  opens {}  closes {}  record {}  books {} behind",
+        text("sale"),
+        text("phase"),
+        text("opens_at"),
+        text("closes_at"),
+        sale["position"],
+        sale["books_lag"],
+    );
+    for item in sale["counts"].as_array().into_iter().flatten() {
+        lines.push_str(&format!(
+            "\n    {}  {} units: {} free, {} held, {} sold, {} withdrawn",
+            item["item"].as_str().unwrap_or("-"),
+            item["total"],
+            item["free"],
+            item["held"],
+            item["sold"],
+            item["withdrawn"],
+        ));
+    }
+    lines
+}

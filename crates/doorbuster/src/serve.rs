@@ -1,0 +1,108 @@
+//! `doorbuster serve`: the one wiring of a serving process.
+
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use domain::clock::SystemClock;
+use domain::{Clock, fault};
+use engine::{Engine, EngineOptions};
+use ledger::Pace;
+use web::server::Routes;
+use web::{App, AppOptions, Listener, ListenerOptions};
+
+use crate::config::Settings;
+use crate::data_client::Endpoints;
+
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+    settings.check_identity()?;
+    start_logging();
+    raise_file_limit();
+    if let Some((stage, passage)) = settings.fault_point()? {
+        tracing::warn!(stage = stage.name(), passage, "a fault point is armed: this process will kill itself");
+        fault::arm(stage, passage);
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let engine = Engine::start(
+        &settings.data.folder,
+        EngineOptions {
+            identity: settings.identity_config(),
+            books_pace: pace(settings.books.records_per_second_max),
+            clock,
+            on_fatal: Arc::new(|reason| {
+                tracing::error!(reason, "stopping at once: what is on disk decides at the next start");
+                // Nothing may be answered after a failed sync, so nothing gets the time to.
+                std::process::exit(70);
+            }),
+        },
+    )?;
+    let app = App::new(engine, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
+    let public = Listener::start(&app, Routes::Public, &public_options(settings))?;
+    let admin = Listener::start(&app, Routes::Admin, &admin_options(settings))?;
+    let endpoints = Endpoints { public: public.address(), admin: admin.address() };
+    endpoints.write(&settings.data.folder)?;
+    let folder = settings.data.folder.display().to_string();
+    tracing::info!(public = %endpoints.public, admin = %endpoints.admin, data = folder, sales = app.engine().sales().len(), "serving");
+    wait_for_signal()?;
+    tracing::info!("stopping: answers under way leave first");
+    public.stop();
+    admin.stop();
+    app.engine().stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn pace(records_per_second_max: u32) -> Pace {
+    if records_per_second_max == 0 { Pace::Unlimited } else { Pace::PerSecond(records_per_second_max) }
+}
+
+fn public_options(settings: &Settings) -> ListenerOptions {
+    let public = &settings.public;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    ListenerOptions {
+        address: public.address,
+        threads: if public.threads == 0 { cores } else { public.threads },
+        connections_max: public.connections_max,
+        head: Duration::from_secs(public.head_seconds_max),
+        body: Duration::from_secs(public.body_seconds_max),
+        idle: Duration::from_secs(public.idle_seconds_max),
+    }
+}
+
+fn admin_options(settings: &Settings) -> ListenerOptions {
+    ListenerOptions {
+        address: settings.admin.address,
+        threads: 1,
+        connections_max: settings.admin.connections_max,
+        ..public_options(settings)
+    }
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Each connection is a file: take what the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
+}
+
+fn wait_for_signal() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for SIGINT"),
+            _ = terminate.recv() => Ok(()),
+        }
+    })
+}
