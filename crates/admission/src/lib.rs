@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod core;
+mod fold;
 mod grants;
 pub mod holders;
 pub mod owner;

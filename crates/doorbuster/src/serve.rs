@@ -19,6 +19,7 @@ use crate::data_client::Endpoints;
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     settings.check_identity()?;
     start_logging();
+    die_on_panic();
     raise_file_limit();
     if let Some((stage, passage)) = settings.fault_point()? {
         tracing::warn!(stage = stage.name(), passage, "a fault point is armed: this process will kill itself");
@@ -83,6 +84,15 @@ fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// An owner that panicked could neither answer nor be trusted: the process ends, and the next start replays the chain.
+fn die_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Each connection is a file: take what the system allows.

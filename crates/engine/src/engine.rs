@@ -200,6 +200,7 @@ impl Engine {
             slot_secret: secrets.slot_secret,
             folder,
             reader: Mutex::default(),
+            recent: Mutex::default(),
         });
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         registry.by_name.insert(secrets.name.clone(), Arc::clone(&sale));

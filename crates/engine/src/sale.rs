@@ -1,5 +1,6 @@
 //! One sale as the rest of the process meets it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,9 @@ use chain::{DiskFiles, LogReader, SignedHead};
 use domain::ids::Hash;
 use domain::{Pseudonym, SaleDefinition, SaleId, SaleOrdinal};
 use gate::pseudonym::PseudonymKey;
+
+/// Places of the chain kept in memory for receipts that are asked for again; about 300 bytes each.
+const RECENT_MAX: usize = 4_096;
 
 /// A sale with its owner and what a gate needs to judge its customers.
 pub struct Sale {
@@ -26,9 +30,12 @@ pub struct Sale {
     pub(crate) slot_secret: Hash,
     pub(crate) folder: PathBuf,
     pub(crate) reader: Mutex<Option<LogReader>>,
+    /// Places read back lately, so that a winner who keeps asking costs no disk.
+    pub(crate) recent: Mutex<HashMap<u64, ChainedRecord>>,
 }
 
 /// A place in the chain, read back from disk.
+#[derive(Clone, Copy, Debug)]
 pub struct ChainedRecord {
     /// The chain's hash after the record.
     pub record_hash: Hash,
@@ -70,6 +77,9 @@ impl Sale {
 
     /// A record's hash and head, read from disk: for a receipt that is asked for again. Blocks; `None` beyond the durable end.
     pub fn chained_record(&self, position: u64) -> Result<Option<ChainedRecord>, ChainReadError> {
+        if let Some(found) = self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(&position) {
+            return Ok(Some(*found));
+        }
         let Some(bytes) = self.batch_containing(position)? else { return Ok(None) };
         let batch = Batch::parse(&bytes)?;
         let mut running = batch.running_start();
@@ -77,7 +87,13 @@ impl Sale {
             let record = record?;
             running = record.hash(&running);
             if record.number == position {
-                return Ok(Some(ChainedRecord { record_hash: running, head: batch.head }));
+                let found = ChainedRecord { record_hash: running, head: batch.head };
+                let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+                if recent.len() >= RECENT_MAX {
+                    recent.clear();
+                }
+                recent.insert(position, found);
+                return Ok(Some(found));
             }
         }
         Ok(None)

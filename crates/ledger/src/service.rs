@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use chain::{Files, LogReader, ReadError, Watermark};
+use domain::{Stage, fault};
 
 use self::follow::Worker;
 pub use self::pace::Pace;
@@ -70,7 +71,11 @@ pub fn step(
         bytes += batch.len();
         batches.push(batch);
     }
-    Ok(books.apply(sale, &batches)?)
+    let applied = books.apply(sale, &batches)?;
+    if applied.orders > 0 {
+        fault::reach(Stage::Ordered);
+    }
+    Ok(applied)
 }
 
 /// How the service stands with one sale.

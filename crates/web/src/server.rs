@@ -25,6 +25,9 @@ use crate::service::{self, Front};
 /// How long answers that are under way may take when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// How long written answers get to leave before their connections are ended.
+const WRITE_GRACE: Duration = Duration::from_millis(50);
+
 /// How a listener treats its connections.
 #[derive(Clone, Debug)]
 pub struct ListenerOptions {
@@ -158,6 +161,8 @@ impl Serving {
         }
         drop(listener);
         let drained = async {
+            // Answers just made are still being written.
+            tokio::time::sleep(WRITE_GRACE).await;
             while !connections.is_empty() {
                 connections.end_waiting();
                 tokio::time::sleep(Duration::from_millis(5)).await;
