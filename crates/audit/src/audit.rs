@@ -11,7 +11,7 @@ use crate::books::Books;
 use crate::model::Model;
 use crate::notes::{Notes, NotesError};
 use crate::replay::{Cut, Replay, Replayed, Watch};
-use crate::report::{AuditReport, SaleReport};
+use crate::report::{AuditReport, SaleReport, Status};
 use crate::segments::{last_segment, walk};
 use crate::tally::{Claim, Tally};
 
@@ -88,13 +88,9 @@ pub fn audit(
     }
     let claims = Promise::ALL.map(Claim::Promise);
     let promises = tally.lines(&claims, &APPLICABLE);
-    let nothing = promises.values().any(|report| report.status == crate::report::Status::NothingChecked);
-    Ok(AuditReport {
-        ok: tally.is_clean() && !nothing,
-        promises,
-        proof: tally.lines(&[Claim::Chain, Claim::Heads, Claim::Slots], &[Claim::Chain, Claim::Heads]),
-        sales: reports,
-    })
+    let proof = tally.lines(&[Claim::Chain, Claim::Heads, Claim::Slots], &[Claim::Chain, Claim::Heads]);
+    let nothing = promises.values().chain(proof.values()).any(|report| report.status == Status::NothingChecked);
+    Ok(AuditReport { ok: tally.is_clean() && !nothing, promises, proof, sales: reports })
 }
 
 /// The names of the sales in a data folder that have a log, sorted; just the named one if one is named.

@@ -248,3 +248,16 @@ fn notes_that_cannot_be_read_are_refused_with_their_line_and_a_torn_last_line_is
         assert!(error.contains(&format!("line {}", good.lines().count() + 1)), "{bad}: {error}");
     }
 }
+
+#[test]
+fn the_examples_in_the_document_can_be_read() {
+    let folder = Sketch::good().data();
+    let document = include_str!("../../../../docs/notes-format.md");
+    let lines: Vec<String> =
+        document.lines().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    assert_eq!(lines.len(), 5);
+    let path = folder.0.join("notes.jsonl");
+    std::fs::write(&path, lines.concat()).unwrap();
+    let report = audit(&folder.0, Some(&path));
+    assert_eq!(report.promises["INV-4"].violations, 1, "only the record hash is another sale's: {report}");
+}

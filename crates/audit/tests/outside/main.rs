@@ -9,3 +9,4 @@ mod log;
 mod projections;
 mod segments;
 mod sketch;
+mod vectors;
