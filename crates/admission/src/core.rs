@@ -294,7 +294,8 @@ impl Core {
     fn settle(&mut self, out: &mut Vec<Record>) -> Verdict {
         match self.phase {
             SalePhase::Settled => Verdict::Sale,
-            SalePhase::Closed if self.held_grants == 0 => {
+            // The turn that closes the sale reveals the slot secret behind its commands; a settled chain takes no more records.
+            SalePhase::Closed if self.held_grants == 0 && self.slot_secret.is_some() => {
                 self.emit(Record::Settled(self.counts()), out);
                 Verdict::Sale
             }
