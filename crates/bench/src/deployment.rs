@@ -1,0 +1,191 @@
+//! A data folder with a sale, and customers who have everything in hand but their purchase.
+//!
+//! Customers, tokens and passes are made offline with the engine's own vault and keys before any server starts, so that a
+//! measurement holds purchases and nothing else.
+
+use std::fs::File;
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use anyhow::Context as _;
+use domain::clock::SystemClock;
+use domain::money::Currency;
+use domain::sale::ItemDefinition;
+use domain::{ChainTime, Clock, SaleDefinition};
+use engine::{Engine, EngineOptions, Sale};
+use gate::sign::sign_hs256;
+use gate::{CustomerSaleKey, IdentityConfig, Pass, token_hash};
+use ledger::{NewCustomer, Pace};
+use serde::{Deserialize, Serialize};
+
+/// The shop's name of the sale in every deployment of the bench.
+pub(crate) const SALE: &str = "bench";
+const ITEM: &str = "boot";
+const ISSUER: &str = "https://shop.example";
+const AUDIENCE: &str = "doorbuster";
+const SECRET: &[u8] = b"the secret of a shop that does not exist";
+const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
+/// Customers in one transaction of the vault.
+const CUSTOMERS_AT_ONCE: usize = 10_000;
+
+/// What a sale of the bench may differ in.
+pub(crate) struct Shape {
+    pub(crate) stock: u32,
+    pub(crate) hold_seconds: u64,
+}
+
+/// Requests of equal length, one behind the other in a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RequestsFile {
+    path: PathBuf,
+    request_bytes: usize,
+    pub(crate) count: usize,
+}
+
+impl RequestsFile {
+    /// The bytes of `count` requests from `first` on, and the length of each.
+    pub(crate) fn read(&self, first: usize, count: usize) -> anyhow::Result<(Vec<u8>, usize)> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start((first * self.request_bytes) as u64))?;
+        let mut bytes = vec![0; count.min(self.count - first) * self.request_bytes];
+        file.read_exact(&mut bytes)?;
+        Ok((bytes, self.request_bytes))
+    }
+
+    /// One request.
+    pub(crate) fn one(&self, number: usize) -> anyhow::Result<Vec<u8>> {
+        Ok(self.read(number, 1)?.0)
+    }
+}
+
+/// The options of an engine in the bench: those of `serve`, with the bench's shop.
+pub(crate) fn engine_options(books_pace: Pace) -> EngineOptions {
+    EngineOptions {
+        identity: IdentityConfig {
+            issuer: ISSUER.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            secrets: vec![SECRET.to_vec()],
+            leeway_seconds: 0,
+            guest_tokens: false,
+        },
+        books_pace,
+        clock: Arc::new(SystemClock::new()),
+        on_fatal: Arc::new(|reason| {
+            // The process ends in any case; the parent sees its exit.
+            drop(writeln!(std::io::stderr(), "{reason}"));
+            std::process::exit(70);
+        }),
+    }
+}
+
+/// Creates the data folder with an open sale, enters the customers into its vault, and writes one purchase request for each.
+pub(crate) fn prepare(folder: &Path, shape: &Shape, customers: usize) -> anyhow::Result<RequestsFile> {
+    let engine = Engine::start(folder, engine_options(Pace::Unlimited))?;
+    let sale = engine.create_sale(&definition(shape, engine.now()))?;
+    let path = folder.with_extension("requests");
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+    let mut request_bytes = 0;
+    let numbers: Vec<usize> = (0..customers).collect();
+    // Two halves of the work beside each other: entering customers into the vault, and signing.
+    let (sender, receiver) = sync_channel::<Vec<(usize, CustomerSaleKey)>>(4);
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let (engine, sale) = (&engine, &sale);
+        let (file, request_bytes) = (&mut file, &mut request_bytes);
+        let signing = scope.spawn(move || -> anyhow::Result<()> {
+            let now = engine.now();
+            for (number, key) in receiver.iter().flatten() {
+                let request = request(engine, sale, number, &key, now);
+                *request_bytes = request.len();
+                file.write_all(request.as_bytes())?;
+            }
+            Ok(file.flush()?)
+        });
+        for numbers in numbers.chunks(CUSTOMERS_AT_ONCE) {
+            // Only fails when the other half has, and then its error counts.
+            if sender.send(enter(engine, sale, numbers)?).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        signing.join().map_err(|_| anyhow::anyhow!("signing passes panicked"))?
+    })?;
+    engine.stop();
+    File::open(&path)?.sync_all().context("the prepared requests cannot be synced")?;
+    Ok(RequestsFile { path, request_bytes, count: customers })
+}
+
+fn definition(shape: &Shape, now: u64) -> SaleDefinition {
+    SaleDefinition {
+        sale: SALE.to_owned(),
+        title: "Bench".to_owned(),
+        currency: Currency(*b"EUR"),
+        passes_open_at: ChainTime(now),
+        opens_at: ChainTime(now),
+        closes_at: ChainTime(now + DAY_MILLISECONDS),
+        spread_milliseconds: 0,
+        hold_seconds: shape.hold_seconds,
+        grace_seconds: 0,
+        pass_seconds: DAY_MILLISECONDS / 1_000,
+        grants_per_pass_max: 5,
+        grants_per_customer_max: 10,
+        limit_per_customer: 1,
+        resale_delay_milliseconds: 1_000,
+        settle_after_seconds: 3_600,
+        items: vec![ItemDefinition {
+            item: ITEM.to_owned(),
+            title: "Boot".to_owned(),
+            stock: shape.stock,
+            price: 4_900,
+            limit_per_customer: 1,
+        }],
+    }
+}
+
+fn subject(number: usize) -> String {
+    format!("shopper-{number:09}")
+}
+
+/// The customers' keys, as the vault gives them when a pass is taken.
+fn enter(engine: &Engine, sale: &Sale, numbers: &[usize]) -> anyhow::Result<Vec<(usize, CustomerSaleKey)>> {
+    let customers: Vec<_> = numbers
+        .iter()
+        .map(|number| NewCustomer {
+            sale: sale.ordinal,
+            pseudonym: sale.pseudonyms.pseudonym(ISSUER, &subject(*number)),
+            issuer: ISSUER.to_owned(),
+            subject: subject(*number),
+        })
+        .collect();
+    let keys = engine.vault.with(|vault| vault.ensure_customers(&customers))?;
+    Ok(numbers.iter().zip(keys).map(|(number, key)| (*number, CustomerSaleKey::derive(&key, sale.id))).collect())
+}
+
+fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, now: u64) -> String {
+    let subject = subject(number);
+    let expires_at_seconds = (now + DAY_MILLISECONDS) / 1_000;
+    let token = sign_hs256(SECRET, ISSUER, AUDIENCE, &subject, expires_at_seconds);
+    let customer = sale.pseudonyms.pseudonym(ISSUER, &subject);
+    let pass = Pass {
+        sale: sale.ordinal,
+        customer,
+        number: number as u64,
+        slot_offset: sale.slot_offset(customer),
+        expires_at: ChainTime(now + DAY_MILLISECONDS),
+        token_hash: token_hash(&token),
+        identity_hash: engine.identity_key.identity_hash(sale.id, ISSUER, &subject),
+        token_expires_at_milliseconds: Some(expires_at_seconds * 1_000),
+    };
+    let pass = engine.passes.seal(&pass, key);
+    format!(
+        "POST /v1/sales/{SALE}/items/{ITEM}/purchases HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\n\
+         Doorbuster-Pass: {pass}\r\nIdempotency-Key: 5f0c2a4e-0000-4000-8000-{number:012}\r\n\
+         Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"quantity\":1}}"
+    )
+}
+
+/// Milliseconds since the Unix epoch, and since an arbitrary start.
+pub(crate) fn clocks(clock: &SystemClock) -> (u64, u64) {
+    (clock.wall_milliseconds(), clock.monotonic_milliseconds())
+}
