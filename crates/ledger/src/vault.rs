@@ -75,8 +75,6 @@ pub struct DeploymentKeys {
     pub pass_keys: Vec<PassKey>,
     /// Encrypts and authenticates purchase and order ids; never rotates.
     pub id_key: Secret,
-    /// Seals customer keys into passes.
-    pub seal_key: Secret,
     /// Keys the hash of (issuer, subject) in passes.
     pub identity_hash_key: Secret,
 }
@@ -141,12 +139,7 @@ impl Vault {
                 .optional()?;
             found.ok_or(VaultError::KeysIncomplete)
         };
-        Ok(DeploymentKeys {
-            pass_keys,
-            id_key: single("id")?,
-            seal_key: single("seal")?,
-            identity_hash_key: single("identity_hash")?,
-        })
+        Ok(DeploymentKeys { pass_keys, id_key: single("id")?, identity_hash_key: single("identity_hash")? })
     }
 
     /// Makes a new pass key the active one; passes of the earlier keys stay valid. Gives its id.
@@ -196,7 +189,7 @@ impl Vault {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let existing: u32 = transaction.query_row("SELECT count(*) FROM deployment_keys", [], |row| row.get(0))?;
         if existing == 0 {
-            for purpose in ["pass", "id", "seal", "identity_hash"] {
+            for purpose in ["pass", "id", "identity_hash"] {
                 insert_key(&transaction, purpose, 0, &random_secret()?, now)?;
             }
         }

@@ -1,7 +1,7 @@
 -- The vault: primary data of the deployment. Synced before anything rests on it, backed up, never rebuilt.
 
 CREATE TABLE deployment_keys (
-    purpose    TEXT NOT NULL CHECK (purpose IN ('pass', 'id', 'seal', 'identity_hash')),
+    purpose    TEXT NOT NULL CHECK (purpose IN ('pass', 'id', 'identity_hash')),
     key_id     INTEGER NOT NULL,          -- 0 to 255; only pass keys rotate
     active     INTEGER NOT NULL,          -- 1 for the pass key that signs; all of them verify
     secret     BLOB NOT NULL,

@@ -34,10 +34,10 @@ fn deployment_keys_are_made_once_and_differ() {
     let path = folder.path("vault.sqlite");
     let keys = open(&path).unwrap().deployment_keys().unwrap();
     assert!(keys == open(&path).unwrap().deployment_keys().unwrap());
-    let mut all = vec![keys.id_key, keys.seal_key, keys.identity_hash_key, keys.pass_keys[0].secret];
+    let mut all = vec![keys.id_key, keys.identity_hash_key, keys.pass_keys[0].secret];
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 3);
     assert_eq!(keys.pass_keys.len(), 1);
     assert!(keys.pass_keys[0].active);
 }
