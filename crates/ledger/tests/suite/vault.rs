@@ -178,7 +178,7 @@ fn a_vault_that_lost_a_key_is_refused() {
     drop(open(&path).unwrap());
     rusqlite::Connection::open(&path)
         .unwrap()
-        .execute("DELETE FROM deployment_keys WHERE purpose = 'seal'", [])
+        .execute("DELETE FROM deployment_keys WHERE purpose = 'identity_hash'", [])
         .unwrap();
     assert_eq!(open(&path).err(), Some(VaultError::KeysIncomplete));
 }
