@@ -1,1 +1,30 @@
-//! tests
+//! The harness of the system tests: the real binary in a folder of its own, clients that note what they send, and the promises.
+//!
+//! It starts processes and speaks HTTP, and knows nothing of the engine's insides. A [`Server`] that is dropped by a test that
+//! has not failed is stopped and audited, with the clients' notes, and every sale's export is verified: each test is also a test of
+//! every promise.
+
+mod binary;
+mod customer;
+mod folder;
+mod promises;
+mod sales;
+mod server;
+mod waiting;
+mod wire;
+
+pub use binary::{Ended, doorbuster};
+pub use customer::{Customer, sign_with, token_of};
+pub use folder::Folder;
+pub use promises::{audit_is_clean, audit_is_complete, verify_sale};
+pub use sales::{item, open_sale, sale_of};
+pub use server::{Reach, Server};
+pub use waiting::{TIME_MAX, eventually, until};
+pub use wire::{Connection, Reply, Request};
+
+/// The shop that the servers of the tests belong to.
+pub const ISSUER: &str = "https://shop.test";
+/// The audience of its tokens.
+pub const AUDIENCE: &str = "doorbuster-tests";
+/// The secret that it signs them with.
+pub const SECRET: &str = "a-secret-of-the-tests-longer-than-32-bytes";

@@ -1,0 +1,3 @@
+//! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
+
+mod routes;
