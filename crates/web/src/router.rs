@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use domain::Refusal;
 use utoipa::OpenApi;
@@ -76,7 +76,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub(crate) fn public(app: &Arc<App>) -> Router {
     let (router, _) = public_routes().split_for_parts();
     let document = Arc::new(openapi());
-    finish(router.route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) })), app)
+    let router = router
+        .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+        // `service` has taken every POST; what is left here came with a method that the path does not take.
+        .route("/v1/sales/{sale}/items/{item}/purchases", any(|| async { Problem::from(Refusal::MethodNotAllowed) }));
+    finish(router, app)
 }
 
 pub(crate) fn admin(app: &Arc<App>) -> Router {
