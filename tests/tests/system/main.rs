@@ -1,3 +1,5 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
+mod folders;
 mod routes;
+mod winners;

@@ -1,11 +1,154 @@
-//! Every route once, with what every answer carries.
+//! Every route once, and what every answer carries.
 
-use system_tests::{Server, open_sale};
+use std::collections::BTreeSet;
+
+use system_tests::{Request, Server, doorbuster, open_sale};
+
+/// What the two listeners serve and the document describes. `{}` stands for an id of the test's own.
+const ROUTES: &[(&str, &str, u16)] = &[
+    ("GET", "/v1/time", 200),
+    ("GET", "/v1/sales", 200),
+    ("GET", "/v1/sales/{sale}", 200),
+    ("GET", "/v1/sales/{sale}/heads", 200),
+    ("POST", "/v1/sales/{sale}/passes", 201),
+    ("POST", "/v1/sales/{sale}/items/{item}/purchases", 201),
+    ("GET", "/v1/sales/{sale}/mine", 200),
+    ("GET", "/v1/purchases/{purchase}", 200),
+    ("GET", "/v1/orders", 200),
+    ("GET", "/v1/orders/{order}", 200),
+    ("POST", "/v1/orders/{order}/cancel", 200),
+    ("GET", "/healthz", 200),
+    ("GET", "/readyz", 200),
+    // The order of the walk was given back, so the shop's way to give it back has to say so.
+    ("POST", "/admin/v1/orders/{order}/cancel", 409),
+    ("POST", "/admin/v1/orders/{order}/confirm", 200),
+    ("GET", "/admin/v1/sales", 200),
+    ("POST", "/admin/v1/sales", 201),
+    ("GET", "/admin/v1/sales/{sale}/orders", 200),
+    ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
+    ("GET", "/admin/v1/parked", 200),
+    ("GET", "/metrics", 200),
+    ("POST", "/admin/v1/sales/{sale}/{action}", 200),
+];
+
+fn is_the_operators(path: &str) -> bool {
+    path.starts_with("/admin/") || path == "/metrics"
+}
 
 #[test]
-fn a_purchase_is_held() {
+fn every_route_answers_and_stands_in_the_document() {
     let server = Server::start();
     server.create(&open_sale("drop", 3));
     let anna = server.customer("anna", "drop");
-    anna.buy("boot", "key").is(201, "held");
+    let bought = anna.buy("boot", "key").is(201, "held");
+    let (purchase, order) = (bought.text("purchase"), bought.text("order"));
+    let document = server.ask(&Request::get("/openapi.json")).json();
+    assert_eq!(document, doorbuster(&["openapi"]).json(), "the command and the route give the same document");
+
+    let mut described = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        described.extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
+    }
+    let served: BTreeSet<_> = ROUTES.iter().map(|&(method, path, _)| (method.to_owned(), path.to_owned())).collect();
+    assert_eq!(described, served, "the document describes exactly what is served");
+
+    for &(method, path, status) in ROUTES {
+        let filled = path.replace("{sale}", "drop").replace("{item}", "boot").replace("{action}", "pause");
+        let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order);
+        let request = match path {
+            "/admin/v1/sales" if method == "POST" => {
+                Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
+            }
+            "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
+            "/admin/v1/sales/{sale}/items/{item}/stock" => {
+                Request::post(&filled).json(&serde_json::json!({ "change": 5 }))
+            }
+            _ => Request::new(method, &filled),
+        };
+        let reply = if is_the_operators(path) { server.operate(request) } else { anna.asks(request) };
+        assert_eq!(reply.status, status, "{method} {path}: {}", String::from_utf8_lossy(&reply.body));
+    }
+}
+
+#[test]
+fn answers_say_what_the_contract_promises() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 3));
+    let anna = server.customer("anna", "drop");
+    let held = anna.attempt("boot", "key", 2).send().is(201, "held").json();
+    assert_eq!((&held["sale"], &held["item"], &held["quantity"]), (&"drop".into(), &"boot".into(), &2.into()));
+    assert_eq!(held["price"], serde_json::json!({ "amount": 9_800, "currency": "EUR" }));
+    assert_eq!(held["units"], serde_json::json!([{ "number": 0, "generation": 0 }, { "number": 1, "generation": 0 }]));
+    assert!(held["pay_by"].as_str().unwrap().ends_with('Z'));
+    let again = anna.attempt("boot", "key", 2).send().is(200, "held").json();
+    assert_eq!(again, held, "the same key reads the same purchase, receipt included");
+    assert_eq!(anna.purchase(held["purchase"].as_str().unwrap()).is(200, "held").json(), held);
+    assert_eq!(anna.order(held["order"].as_str().unwrap()).is(200, "held").json(), held);
+
+    let mine = anna.asks(Request::get("/v1/sales/drop/mine")).json();
+    assert_eq!(mine["purchases"][0]["purchase"], held["purchase"]);
+    assert!(mine["pass"]["pass"].as_str().unwrap().starts_with("dp_"));
+    let orders = anna.asks(Request::get("/v1/orders")).json();
+    assert_eq!(orders["orders"][0]["order"], held["order"]);
+    let heads = server.ask(&Request::get("/v1/sales/drop/heads?from=0")).json();
+    let of_receipt = &held["receipt"]["head"];
+    assert!(heads["heads"].as_array().unwrap().contains(of_receipt), "the receipt's head is published: {heads}");
+    let sale = server.ask(&Request::get("/v1/sales/drop")).json();
+    assert_eq!((&sale["phase"], &sale["items"][0]["available"]), (&"open".into(), &"yes".into()));
+    assert_eq!(sale["sale_id"], held["receipt"]["sale_id"]);
+    let metrics = server.operate(Request::get("/metrics")).body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains("doorbuster_purchases_total{stage=\"answered\"} 2"), "{metrics}");
+}
+
+#[test]
+fn every_answer_carries_its_request_id_and_the_security_headers() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 1));
+    let anna = server.customer("anna", "drop");
+    let kept = ["/v1/sales", "/v1/sales/drop"];
+    for path in ["/v1/sales", "/v1/sales/drop", "/v1/time", "/v1/sales/drop/mine", "/nowhere", "/openapi.json"] {
+        let reply = anna.asks(Request::get(path).header("x-request-id", "mine-1"));
+        assert_eq!(reply.header("x-request-id"), Some("mine-1"), "{path}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(reply.header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert!(reply.header("content-security-policy").unwrap().contains("default-src 'none'"), "{path}");
+        let cache = if kept.contains(&path) { "public, max-age=1" } else { "no-store" };
+        assert_eq!(reply.header("cache-control"), Some(cache), "{path}");
+    }
+    let bought = anna.attempt("boot", "key", 1).changed(|request| request.header("x-request-id", "mine-2")).send();
+    assert_eq!(bought.header("x-request-id"), Some("mine-2"));
+    assert_eq!(bought.header("cache-control"), Some("no-store"));
+    for odd in ["", "has space", "quote\"", &"x".repeat(65)] {
+        let reply = server.ask(&Request::get("/v1/time").header("x-request-id", odd));
+        let given = reply.header("x-request-id").unwrap();
+        assert!(!given.is_empty() && given != odd, "{odd:?} is replaced, not echoed");
+    }
+}
+
+#[test]
+fn methods_and_paths_that_do_not_exist_are_problems() {
+    let server = Server::start();
+    let head = server.ask(&Request::new("HEAD", "/v1/time"));
+    assert_eq!((head.status, head.body.len()), (200, 0), "HEAD is GET without the body");
+    for (method, path, status, code) in [
+        ("DELETE", "/v1/sales", 405, "method_not_allowed"),
+        ("POST", "/v1/time", 405, "method_not_allowed"),
+        ("PUT", "/v1/sales/drop/items/boot/purchases", 405, "method_not_allowed"),
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/v1/sales/nowhere", 404, "not_found"),
+        ("GET", "/v1/sales/drop/heads?from=x", 400, "malformed"),
+        ("GET", "/admin/v1/sales", 404, "not_found"),
+        ("GET", "/metrics", 404, "not_found"),
+    ] {
+        let reply = server.ask(&Request::new(method, path)).is(status, code);
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{method} {path}");
+        let problem = reply.json();
+        assert_eq!(problem["type"], format!("/docs/errors/{code}"));
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["request_id"].as_str(), reply.header("x-request-id"));
+        assert!(problem["title"].as_str().unwrap().ends_with('.'));
+    }
+    server.operate(Request::new("DELETE", "/admin/v1/sales")).is(405, "method_not_allowed");
+    server.operate(Request::get("/v1/sales")).is(404, "not_found");
 }
