@@ -22,7 +22,8 @@ pub(crate) struct Row {
     pub(crate) purchase: PurchaseId,
     /// The first half of the body's hash; enough to tell bodies under one key apart.
     pub(crate) body: [u8; 8],
-    /// Pay-by time less the clock credits given before the grant, so that one running total moves every open deadline.
+    /// While held: pay-by time less the clock credits given before the grant, so that one running total moves every open deadline.
+    /// Once ended: the pay-by time as it was then.
     pub(crate) pay_by_uncredited: u64,
     /// Number of the `held` record.
     pub(crate) record: u64,
@@ -56,12 +57,21 @@ impl Row {
         self.status == HELD
     }
 
-    pub(crate) fn release(&mut self, reason: ReleaseReason) {
-        self.status = reason as u8;
+    /// The hold ends; later clock credits are not for it. `credit` is the total so far.
+    pub(crate) fn release(&mut self, reason: ReleaseReason, credit: u64) {
+        self.end(reason as u8, credit);
     }
 
-    pub(crate) fn confirm(&mut self) {
-        self.status = CONFIRMED;
+    /// The hold ends in a sale, or a released grant is taken again.
+    pub(crate) fn confirm(&mut self, credit: u64) {
+        self.end(CONFIRMED, credit);
+    }
+
+    fn end(&mut self, status: u8, credit: u64) {
+        if self.is_held() {
+            self.pay_by_uncredited += credit;
+        }
+        self.status = status;
     }
 }
 
@@ -184,7 +194,7 @@ impl Grants {
             item: u16::from(row.item),
             units: self.units(number).collect(),
             price,
-            pay_by: ChainTime(row.pay_by_uncredited + credit),
+            pay_by: ChainTime(row.pay_by_uncredited + if row.is_held() { credit } else { 0 }),
             status: row.status(),
             record: row.record,
         })

@@ -218,9 +218,13 @@ impl Owner {
         let elapsed = monotonic.saturating_sub(monotonic_before);
         let ahead = wall.saturating_sub(wall_before.saturating_add(elapsed));
         let behind = wall_before.saturating_add(elapsed).saturating_sub(wall);
+        let before = self.core.now;
         self.core.advance(ChainTime(wall));
         let jumped = ahead.max(behind) > limits::CLOCK_JUMP_MILLISECONDS_MAX;
         let lost = if jumped { ahead } else { 0 } + if elapsed > STALL_MILLISECONDS_MAX { elapsed } else { 0 };
+        // Deadlines are in chain time: what did not pass there (the wall clock may be behind it) was lost by nobody. So deadlines
+        // also stay in the order of their grants.
+        let lost = lost.min(self.core.now.0 - before.0);
         if self.core.guards.credit && lost > 0 && self.core.held_grants > 0 {
             tracing::warn!(sale = %self.core.definition.sale, lost, "time was lost; open holds get it back");
             self.core.emit(Record::ClockCredit(lost), &mut turn.records);

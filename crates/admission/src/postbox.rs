@@ -1,7 +1,8 @@
-//! Answers on their way back: a whole batch reaches a serving thread with one wake-up.
+//! Requests on their way to an owner and answers on their way back, a whole batch with one wake-up.
 //!
-//! A serving thread owns one postbox and a task that empties it. Waking a task of another thread costs a system call; within its own
-//! thread it costs a push. So the owner wakes one task per thread and batch, and that task wakes the requests.
+//! A serving thread owns one desk and a task that carries its post. Waking another thread costs a system call; within its own thread
+//! it costs a push. So requests leave once per turn of the thread, all that became ready in it together, and the owner wakes one
+//! task per thread and batch, which wakes the requests.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::command::Answer;
+use crate::command::{Answer, Request};
+use crate::thread::OwnerHandle;
 
 /// Where an answer goes.
 #[derive(Debug)]
@@ -78,34 +80,71 @@ enum Waiting {
     Nothing,
     Asleep(Waker),
     Arrived(Answer),
-    /// The answer was taken, or none will come.
+    /// The answer was taken.
     Over,
     /// Nobody waits any more, but an answer will come.
     Abandoned,
 }
 
-/// The thread's side of its postbox: which request waits in which slot.
+/// The thread's side of its postbox: what leaves, and which request waits in which slot.
 #[derive(Clone)]
 pub struct Desk {
     postbox: Arc<Postbox>,
     slots: Rc<RefCell<Slab<Waiting>>>,
+    outgoing: Rc<RefCell<Outgoing>>,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    requests: Vec<(Arc<OwnerHandle>, Request, Reply)>,
+    carrier: Option<Waker>,
 }
 
 impl Desk {
-    /// A desk with an empty postbox. [`Desk::carry`] must run on the same thread for answers to arrive.
+    /// A desk with an empty postbox. [`Desk::carry`] must run on the same thread for anything to leave or arrive.
     #[expect(clippy::new_without_default, reason = "a desk without its carrier is no default")]
     pub fn new() -> Self {
-        Self { postbox: Arc::default(), slots: Rc::default() }
+        Self { postbox: Arc::default(), slots: Rc::default(), outgoing: Rc::default() }
     }
 
-    /// A reply to give to an owner and the future that ends with its answer.
-    pub fn expect(&self) -> (Reply, Awaited) {
+    /// Puts a request on its way. The future ends with the owner's answer; where the owner takes no more, with `overloaded`.
+    pub fn ask(&self, owner: &Arc<OwnerHandle>, request: Request) -> Awaited {
         let slot = self.slots.borrow_mut().insert(Waiting::Nothing);
-        (Reply::Post(Arc::clone(&self.postbox), slot), Awaited { slots: Rc::clone(&self.slots), slot })
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.requests.push((Arc::clone(owner), request, Reply::Post(Arc::clone(&self.postbox), slot)));
+        if let Some(carrier) = outgoing.carrier.take() {
+            carrier.wake();
+        }
+        Awaited { slots: Rc::clone(&self.slots), slot }
     }
 
-    /// Empties the postbox for ever.
+    /// Carries requests out and answers in, for ever.
     pub async fn carry(self) {
+        let receiving = self.clone().receive();
+        let sending = self.send();
+        tokio::join!(receiving, sending);
+    }
+
+    async fn send(self) {
+        let mut requests = Vec::new();
+        loop {
+            std::future::poll_fn(|context| {
+                let mut outgoing = self.outgoing.borrow_mut();
+                if outgoing.requests.is_empty() {
+                    outgoing.carrier = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+            // Whatever else is ready on this thread goes into the same batch.
+            tokio::task::yield_now().await;
+            std::mem::swap(&mut self.outgoing.borrow_mut().requests, &mut requests);
+            submit(&mut requests);
+        }
+    }
+
+    async fn receive(self) {
         let mut answers = Vec::new();
         loop {
             std::future::poll_fn(|context| {
@@ -133,17 +172,28 @@ impl Desk {
     }
 }
 
+/// Submits requests, those of one owner that stand together with one lock.
+fn submit(requests: &mut Vec<(Arc<OwnerHandle>, Request, Reply)>) {
+    let mut refused = Vec::new();
+    let mut open: Option<Arc<OwnerHandle>> = None;
+    let mut letters = Vec::new();
+    for (owner, request, reply) in requests.drain(..) {
+        if let Some(other) = open.take_if(|open| !Arc::ptr_eq(open, &owner)) {
+            other.submit_all(&mut letters, &mut refused);
+        }
+        letters.push((request, reply));
+        open.get_or_insert(owner);
+    }
+    if let Some(owner) = open {
+        owner.submit_all(&mut letters, &mut refused);
+    }
+    deliver(&mut refused);
+}
+
 /// An answer that has not arrived.
 pub struct Awaited {
     slots: Rc<RefCell<Slab<Waiting>>>,
     slot: usize,
-}
-
-impl Awaited {
-    /// The request was never submitted, so no answer will come.
-    pub fn never_sent(self) {
-        self.slots.borrow_mut()[self.slot] = Waiting::Over;
-    }
 }
 
 impl Future for Awaited {

@@ -32,13 +32,15 @@ impl Core {
             Record::Released { number, purchase, reason } => {
                 let (item, units) = self.ending(*number, *purchase, true)?;
                 self.stocks[item].release(units.into_iter());
-                self.row(*number).release(*reason);
+                let credit = self.credit;
+                self.row(*number).release(*reason, credit);
                 self.held_grants -= 1;
             }
             Record::Confirmed { number, purchase } => {
                 let (item, units) = self.ending(*number, *purchase, true)?;
                 self.stocks[item].confirm(units.len() as u32);
-                self.row(*number).confirm();
+                let credit = self.credit;
+                self.row(*number).confirm(credit);
                 self.held_grants -= 1;
             }
             Record::Retaken { number, purchase, units } => {
@@ -46,7 +48,8 @@ impl Core {
                 fits(earlier.len() == units.len(), "a retaken purchase changes its quantity")?;
                 fits(self.stocks[item].retake(units), "the retaken units are not the next free ones")?;
                 self.grants.set_units(*number, units);
-                self.row(*number).confirm();
+                let credit = self.credit;
+                self.row(*number).confirm(credit);
             }
             Record::StockChanged { item, added, withdrawn } => {
                 let stock = self.stocks.get_mut(usize::from(*item)).ok_or("there is no such item")?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chain::Files;
 use chain::disk::SpareReady;
-use domain::{Clock, limits};
+use domain::{Clock, Refusal, limits};
 
 use crate::command::{Answer, Request};
 use crate::owner::{Owner, OwnerError};
@@ -74,22 +74,37 @@ impl OwnerHandle {
         Ok(Self { shared, view, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Submits a request; the answer goes where `reply` says. On an error the reply comes back unused.
-    pub fn submit(&self, request: Request, reply: Reply) -> Result<(), (SubmitError, Reply)> {
+    /// Submits a request; the answer goes where `reply` says. On an error nothing of it will happen.
+    pub fn submit(&self, request: Request, reply: Reply) -> Result<(), SubmitError> {
         let mut inbox = self.shared.lock();
         if inbox.stop {
-            return Err((SubmitError::Stopped, reply));
+            return Err(SubmitError::Stopped);
         }
         if inbox.requests.len() >= limits::INBOX_MAX {
-            return Err((SubmitError::Full, reply));
+            return Err(SubmitError::Full);
         }
         inbox.requests.push_back((request, reply));
-        let wake = std::mem::take(&mut inbox.asleep);
+        self.wake(inbox);
+        Ok(())
+    }
+
+    /// Submits many; those that are not taken any more are answered `overloaded` in `refused`.
+    pub(crate) fn submit_all(&self, requests: &mut Vec<(Request, Reply)>, refused: &mut Vec<(Reply, Answer)>) {
+        let mut inbox = self.shared.lock();
+        let room = if inbox.stop { 0 } else { limits::INBOX_MAX.saturating_sub(inbox.requests.len()) };
+        let position = self.view.durable_position();
+        let refusal = |(_, reply)| (reply, Answer::Refused { refusal: Refusal::Overloaded, position, retry_at: None });
+        refused.extend(requests.drain(room.min(requests.len())..).map(refusal));
+        inbox.requests.extend(requests.drain(..));
+        self.wake(inbox);
+    }
+
+    fn wake(&self, mut inbox: MutexGuard<'_, Inbox>) {
+        let asleep = std::mem::take(&mut inbox.asleep);
         drop(inbox);
-        if wake {
+        if asleep {
             self.shared.arrived.notify_one();
         }
-        Ok(())
     }
 
     /// Submits a request and waits for the answer; `None` when the owner stopped or its inbox is full.

@@ -16,6 +16,8 @@ use crate::verdict::{self, Holdings, Window};
 
 /// No mark: the item has not been sold out yet.
 const UNMARKED: u64 = u64::MAX;
+/// No unit is free.
+const NOT_FREE: u64 = u64::MAX;
 
 struct Mark {
     /// Position that the mark rests on, or `UNMARKED`.
@@ -23,6 +25,8 @@ struct Mark {
     /// Requests that may pass the mark since units came back.
     permits: AtomicI64,
     free: AtomicU64,
+    /// Chain time since which units have been free without a break, or `NOT_FREE`.
+    free_since: AtomicU64,
 }
 
 /// The shared view of one sale.
@@ -32,6 +36,8 @@ pub struct SaleView {
     paused: AtomicBool,
     storage_full: AtomicBool,
     opened_at: AtomicU64,
+    /// Chain time as last published.
+    time: AtomicU64,
     holders: Holders,
     marks: Vec<Mark>,
     watermark: Arc<Watermark>,
@@ -50,7 +56,12 @@ pub struct EarlyRefusal {
 
 impl SaleView {
     pub(crate) fn new(definition: SaleDefinition, watermark: Arc<Watermark>) -> Self {
-        let mark = || Mark { position: AtomicU64::new(UNMARKED), permits: AtomicI64::new(0), free: AtomicU64::new(0) };
+        let mark = || Mark {
+            position: AtomicU64::new(UNMARKED),
+            permits: AtomicI64::new(0),
+            free: AtomicU64::new(0),
+            free_since: AtomicU64::new(NOT_FREE),
+        };
         Self {
             marks: definition.items.iter().map(|_| mark()).collect(),
             definition,
@@ -58,6 +69,7 @@ impl SaleView {
             paused: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
+            time: AtomicU64::new(0),
             holders: Holders::new(),
             watermark,
         }
@@ -66,6 +78,7 @@ impl SaleView {
     /// Publishes the window and the marks. The owner has put every holder of the batch into `holders` before.
     pub(crate) fn publish(&self, core: &Core) {
         self.opened_at.store(core.opened_at.0, Ordering::Relaxed);
+        self.time.store(core.now.0, Ordering::Relaxed);
         self.paused.store(core.paused.is_some(), Ordering::Relaxed);
         self.storage_full.store(core.storage_full, Ordering::Relaxed);
         self.phase.store(core.phase as u8, Ordering::Release);
@@ -74,6 +87,8 @@ impl SaleView {
             mark.free.store(free, Ordering::Relaxed);
             // Permits first: whoever sees the new mark must not find permits of units that are gone.
             mark.permits.store((free * limits::PERMITS_PER_FREE_UNIT) as i64, Ordering::Relaxed);
+            let since = if free == 0 { NOT_FREE } else { mark.free_since.load(Ordering::Relaxed).min(core.now.0) };
+            mark.free_since.store(since, Ordering::Relaxed);
             if free == 0 {
                 mark.position.store(core.next.saturating_sub(1), Ordering::Release);
             }
@@ -84,6 +99,8 @@ impl SaleView {
     ///
     /// A request that passes a mark on a permit must be submitted: the owner renews the permits when it has seen it.
     pub fn refuse_early(&self, wish: &Wish, now: ChainTime) -> Option<EarlyRefusal> {
+        // Chain time is what counts, also where the wall clock has fallen behind it.
+        let now = now.max(ChainTime(self.time.load(Ordering::Relaxed)));
         let mark = &self.marks[usize::from(wish.item)];
         // The mark before the holders: a grant that made the mark true is then among them.
         let position = mark.position.load(Ordering::Acquire);
@@ -99,7 +116,11 @@ impl SaleView {
             let retry_at = verdict::retry_at(&self.definition, window, wish, refusal);
             return Some(EarlyRefusal { refusal, position: self.durable_position(), retry_at });
         }
-        if position == UNMARKED || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
+        // Permits can be lost, or spent by those who ask for more than is free. So the mark is not believed for longer than a unit
+        // may be free while `sold_out` is told (INV-10).
+        let believed_until =
+            mark.free_since.load(Ordering::Relaxed).saturating_add(self.definition.resale_delay_milliseconds);
+        if position == UNMARKED || now.0 >= believed_until || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
             return None;
         }
         Some(EarlyRefusal { refusal: Refusal::SoldOut, position, retry_at: None })
