@@ -226,9 +226,10 @@ impl Item {
 pub(crate) struct FreeSpans(Vec<(u64, u64)>);
 
 impl FreeSpans {
-    /// Whether one unit was free all the way from `from` to `to`, in milliseconds of chain time.
+    /// Whether one unit was free all the way from `from` to `to`, in milliseconds of chain time, and beyond: one that was taken at
+    /// `to` may have been taken before the answer, in the same batch.
     pub(crate) fn covers(&self, from: u64, to: u64) -> bool {
-        let index = self.0.partition_point(|(end, _)| *end < to);
+        let index = self.0.partition_point(|(end, _)| *end <= to);
         self.0.get(index).is_some_and(|(_, start)| *start <= from)
     }
 }
