@@ -1,3 +1,15 @@
-//! The real code under a fake disk, from a seed.
+//! The real code under a fake disk and fake clocks, from a seed: owner, chain, books and clients, judged by a naive model and by
+//! the auditor. The same seed gives the same bytes. Nothing here is used by the engine.
 
+mod bookkeeping;
 pub mod disk;
+mod foresight;
+mod judge;
+mod life;
+pub mod naive;
+mod notes;
+mod plan;
+mod shoppers;
+mod simulation;
+
+pub use simulation::{Failure, Outcome, SimulationOptions, Tally, simulate};
