@@ -102,7 +102,9 @@ impl Settings {
             builder = builder.set_override("data.folder", folder)?;
         }
         let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
-        let settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
+        let mut settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
+        // A variable that is set but empty gives one empty secret: it means none.
+        settings.identity.hs256_secrets.retain(|secret| !secret.is_empty());
         settings.check()?;
         Ok(settings)
     }

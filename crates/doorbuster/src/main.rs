@@ -19,7 +19,7 @@ use crate::config::Settings;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A flash-sale engine: never sells a unit twice, never loses an order, and can prove both.
+/// A flash-sale engine: every unit sold once, every order kept, and the proof of both.
 #[derive(Parser)]
 #[command(name = "doorbuster", version, propagate_version = true)]
 struct CommandLine {

@@ -1,5 +1,6 @@
 //! What the commands print: words for people, JSON for programs, progress on stderr.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,9 +25,9 @@ pub(crate) struct BenchArgs {
     data: PathBuf,
 }
 
-#[expect(clippy::print_stdout, reason = "the one place that prints results")]
+/// Prints a result. A reader that has gone away, such as `head`, wants no more of it.
 pub(crate) fn say(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "the one place that prints progress")]

@@ -1,7 +1,7 @@
 //! Opening a deployment, creating sales, and finding them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
@@ -44,6 +44,11 @@ pub enum StartError {
     /// The vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// There are chains but no vault.
+    #[error(
+        "{0}: this chain is here but vault.sqlite is not; restore the vault from its backup, nothing else has its keys"
+    )]
+    VaultMissing(PathBuf),
     /// The books.
     #[error(transparent)]
     Books(#[from] BooksError),
@@ -115,6 +120,7 @@ impl Engine {
     pub fn start(data: &Path, options: EngineOptions) -> Result<Self, StartError> {
         let data = DataFolder::open(data)?;
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
+        refuse_without_vault(&data)?;
         let mut vault = Vault::open(&data.vault(), Arc::clone(&options.clock))?;
         vault.first_admin_token(&data.admin_token())?;
         let keys = vault.deployment_keys()?;
@@ -189,7 +195,7 @@ impl Engine {
                 on_fatal(format!("sale {name}: {error}"));
             }
         };
-        let owner = OwnerHandle::spawn(owner, Arc::clone(&self.clock), Arc::clone(&self.files), on_stop)?;
+        let owner = Arc::new(OwnerHandle::spawn(owner, Arc::clone(&self.clock), Arc::clone(&self.files), on_stop)?);
         self.books.add_sale(&secrets.name, folder.clone(), watermark);
         let sale = Arc::new(Sale {
             ordinal: secrets.ordinal,
@@ -297,6 +303,16 @@ fn pass_keys(keys: &DeploymentKeys) -> Result<PassKeys, StartError> {
     Ok(PassKeys::new(&prepared(active), &older))
 }
 
+/// A vault made anew would know neither the customers nor the keys of the chains that are there.
+fn refuse_without_vault(data: &DataFolder) -> Result<(), StartError> {
+    let sales = data.path().join("sales");
+    let chained = std::fs::read_dir(&sales)?.flatten().find(|entry| has_chain(&entry.path()));
+    match chained {
+        Some(entry) if !data.vault().exists() => Err(StartError::VaultMissing(entry.path())),
+        _ => Ok(()),
+    }
+}
+
 fn has_chain(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".segment")))
@@ -317,7 +333,7 @@ fn pause_on_drift(registry: &Arc<RwLock<Registry>>) -> OnDrift {
         if let Some(sale) = sale {
             let pause = Request::Decide(Command::Pause(PauseReason::Drift), None);
             // A full inbox means that purchases are being refused already; the alarm above stands.
-            drop(sale.owner.submit(pause, Reply::Nobody));
+            let _ = sale.owner.submit(pause, Reply::Nobody);
         }
     })
 }

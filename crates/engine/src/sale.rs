@@ -24,7 +24,7 @@ pub struct Sale {
     /// The Ed25519 public key of its heads.
     pub signing_key: Hash,
     /// The way to its owner.
-    pub owner: OwnerHandle,
+    pub owner: Arc<OwnerHandle>,
     /// Makes its pseudonyms.
     pub pseudonyms: PseudonymKey,
     pub(crate) slot_secret: Hash,

@@ -27,7 +27,7 @@ pub fn shard_of(customer: Pseudonym) -> u16 {
 /// The keys of all ids, derived from one secret and prepared.
 pub struct IdKeys {
     purchase: hmac::Key,
-    idempotency: hmac::Key,
+    pending: hmac::Key,
     purchase_mask: hmac::Key,
     purchase_mac: hmac::Key,
     order_tag: hmac::Key,
@@ -39,7 +39,7 @@ impl IdKeys {
     pub fn new(secret: &[u8; 32]) -> Self {
         Self {
             purchase: derive_mac_key(secret, "purchase id"),
-            idempotency: derive_mac_key(secret, "idempotency key"),
+            pending: derive_mac_key(secret, "pending ticket"),
             purchase_mask: derive_mac_key(secret, "purchase mask"),
             purchase_mac: derive_mac_key(secret, "purchase mac"),
             order_tag: derive_mac_key(secret, "order tag"),
@@ -47,16 +47,21 @@ impl IdKeys {
         }
     }
 
-    /// The purchase that this customer means by this idempotency key: equal inputs give the same id on every gate, for ever.
+    /// What this customer means by this idempotency key: the purchase's id, and the key as the chain shows it. Equal inputs give the
+    /// same on every gate, for ever.
     ///
-    /// The first 12 bytes of `HMAC-SHA-256(k, "doorbuster purchase v1" || sale || pseudonym || key)`.
-    pub fn purchase_id(&self, sale: SaleId, customer: Pseudonym, key: &[u8]) -> PurchaseId {
-        PurchaseId(first(&mac(&self.purchase, &[b"doorbuster purchase v1", &sale.0, &customer.0, key])))
+    /// Bytes 0 to 11 and 12 to 27 of `HMAC-SHA-256(k, "doorbuster purchase v1" || sale || pseudonym || key)`.
+    pub fn bind_key(&self, sale: SaleId, customer: Pseudonym, key: &[u8]) -> (PurchaseId, [u8; 16]) {
+        let bound: [u8; 28] = first(&mac(&self.purchase, &[b"doorbuster purchase v1", &sale.0, &customer.0, key]));
+        let (mut purchase, mut key_hash) = ([0; 12], [0; 16]);
+        purchase.copy_from_slice(&bound[..12]);
+        key_hash.copy_from_slice(&bound[12..]);
+        (PurchaseId(purchase), key_hash)
     }
 
-    /// The idempotency key as the chain shows it: the first 16 bytes of `HMAC-SHA-256(k, "doorbuster key v1" || sale || key)`.
-    pub fn key_hash(&self, sale: SaleId, key: &[u8]) -> [u8; 16] {
-        first(&mac(&self.idempotency, &[b"doorbuster key v1", &sale.0, key]))
+    /// Proves that this customer was told `pending` for this purchase.
+    pub fn pending_ticket(&self, sale: SaleId, customer: Pseudonym, purchase: PurchaseId) -> [u8; 16] {
+        first(&mac(&self.pending, &[b"doorbuster pending v1", &sale.0, &customer.0, &purchase.0]))
     }
 
     /// The purchase id that leaves the engine: `"pu_"` and base64url of masked ordinal (4), bare id (12), MAC over both (8).

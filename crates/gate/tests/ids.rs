@@ -25,15 +25,20 @@ fn flips(id: &str) -> impl Iterator<Item = String> {
 #[test]
 fn a_purchase_id_depends_on_sale_customer_and_key_and_on_nothing_else() {
     let (keys, again) = (keys(), keys());
-    let id = keys.purchase_id(SALE, Pseudonym([2; 16]), b"k-1");
-    assert_eq!(id, again.purchase_id(SALE, Pseudonym([2; 16]), b"k-1"));
-    assert_ne!(id, keys.purchase_id(SaleId([9; 16]), Pseudonym([2; 16]), b"k-1"));
-    assert_ne!(id, keys.purchase_id(SALE, Pseudonym([3; 16]), b"k-1"));
-    assert_ne!(id, keys.purchase_id(SALE, Pseudonym([2; 16]), b"k-2"));
-    assert_ne!(id, IdKeys::new(&[43; 32]).purchase_id(SALE, Pseudonym([2; 16]), b"k-1"));
-    assert_eq!(keys.key_hash(SALE, b"k-1"), again.key_hash(SALE, b"k-1"));
-    assert_ne!(keys.key_hash(SALE, b"k-1"), keys.key_hash(SALE, b"k-2"));
-    assert_ne!(keys.key_hash(SALE, b"k-1"), keys.key_hash(SaleId([9; 16]), b"k-1"));
+    let bound = keys.bind_key(SALE, Pseudonym([2; 16]), b"k-1");
+    assert_eq!(bound, again.bind_key(SALE, Pseudonym([2; 16]), b"k-1"));
+    let others = [
+        keys.bind_key(SaleId([9; 16]), Pseudonym([2; 16]), b"k-1"),
+        keys.bind_key(SALE, Pseudonym([3; 16]), b"k-1"),
+        keys.bind_key(SALE, Pseudonym([2; 16]), b"k-2"),
+        IdKeys::new(&[43; 32]).bind_key(SALE, Pseudonym([2; 16]), b"k-1"),
+    ];
+    for other in others {
+        assert_ne!(bound.0, other.0);
+        assert_ne!(bound.1, other.1);
+    }
+    let ticket = keys.pending_ticket(SALE, Pseudonym([2; 16]), bound.0);
+    assert_ne!(ticket, keys.pending_ticket(SALE, Pseudonym([3; 16]), bound.0));
 }
 
 #[test]
@@ -120,7 +125,7 @@ fn shards_are_even_and_stay_below_their_count() {
     let keys = keys();
     let mut counts = vec![0_u32; usize::from(SHARDS)];
     for number in 0..40_960_u32 {
-        let id = keys.key_hash(SALE, &number.to_le_bytes());
+        let id = keys.bind_key(SALE, Pseudonym([2; 16]), &number.to_le_bytes()).1;
         counts[usize::from(shard_of(Pseudonym(id)))] += 1;
     }
     assert!(counts.iter().all(|count| (10..=80).contains(count)), "40 expected in each");

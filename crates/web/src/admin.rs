@@ -224,7 +224,6 @@ async fn end_order(
     let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let grant = granted(&sale, Request::Decide(command(number), None)).await?;
-    app.metrics.reached(stage);
     fault::reach(stage);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
 }

@@ -243,7 +243,6 @@ pub(crate) async fn cancel(
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let customer = Some(identify::pseudonym(&sale, &identity));
     let grant = granted(&sale, Request::Decide(Command::Cancel { number, customer }, None)).await?;
-    app.metrics.reached(Stage::Released);
     fault::reach(Stage::Released);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
 }

@@ -54,7 +54,7 @@ impl Metrics {
         let refusals = Family::<CodeLabel, Counter>::default();
         registry.register("refusals", "Requests refused, by code", refusals.clone());
         let stages = Family::<StageLabel, Counter>::default();
-        registry.register("purchases", "Purchase requests that reached a stage", stages.clone());
+        registry.register("purchases", "Purchase requests that reached a stage of the front half", stages.clone());
         let metrics = Self {
             refusals: Refusal::ALL
                 .into_iter()
@@ -63,6 +63,7 @@ impl Metrics {
                 .collect(),
             stages: Stage::ALL
                 .into_iter()
+                .take_while(|stage| *stage <= Stage::Answered)
                 .map(|stage| stages.get_or_create_owned(&StageLabel { stage: stage.name() }))
                 .collect(),
             connections: Gauge::default(),

@@ -81,12 +81,7 @@ pub(crate) async fn purchase(
         return Err(refused(early.refusal, early.position, early.retry_at));
     }
     let (request, private) = bind(app, &sale, wish, &asked, &open)?;
-    let (reply, awaited) = front.desk.expect();
-    if let Err((_, unused)) = sale.owner.submit(Request::Decide(Command::Purchase(request), Some(private)), reply) {
-        drop(unused);
-        awaited.never_sent();
-        return Err(Refusal::Overloaded.into());
-    }
+    let awaited = front.desk.ask(&sale.owner, Request::Decide(Command::Purchase(request), Some(private)));
     let at_most = asked.wait.unwrap_or(Duration::from_secs(app.options.purchase_wait_seconds));
     match wait(awaited, at_most).await {
         Ok(answer) => answered(app, &sale, answer),
@@ -153,11 +148,10 @@ fn bind(
     open: &OpenPass,
 ) -> Result<(PurchaseRequest, PrivatePart), Problem> {
     let engine = &app.engine;
-    let purchase = engine.ids.purchase_id(sale.id, wish.customer, asked.key.as_bytes());
+    let (purchase, key_hash) = engine.ids.bind_key(sale.id, wish.customer, asked.key.as_bytes());
     let body_hash = gate::body::body_hash(wish.item, wish.quantity, asked.coupon.as_deref());
     let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
     let (commitment, sealed) = gate::private::seal_private(&key, purchase, &body_hash, asked.key.as_bytes());
-    let key_hash = engine.ids.key_hash(sale.id, asked.key.as_bytes());
     Ok((PurchaseRequest { wish, purchase, key_hash, body_hash }, PrivatePart { commitment, sealed }))
 }
 
@@ -179,6 +173,8 @@ async fn wait(awaited: Awaited, at_most: Duration) -> Result<Answer, Awaited> {
 }
 
 fn answered(app: &App, sale: &Sale, answer: Answer) -> Result<http::Response<Full<Bytes>>, Problem> {
+    app.metrics.reached(Stage::Decided);
+    app.metrics.reached(Stage::Chained);
     reach(app, Stage::Answered);
     match answer {
         Answer::Granted(grant, receipt) => {
@@ -237,9 +233,7 @@ pub(crate) fn pending_ticket(
     customer: domain::Pseudonym,
     purchase: domain::PurchaseId,
 ) -> String {
-    // No idempotency key has a zero byte, so this hash is nobody's key hash.
-    let named = [b"\0pending", &customer.0[..], &purchase.0[..]].concat();
-    data_encoding::BASE64URL_NOPAD.encode(&app.engine.ids.key_hash(sale.id, &named))
+    data_encoding::BASE64URL_NOPAD.encode(&app.engine.ids.pending_ticket(sale.id, customer, purchase))
 }
 
 /// How a purchase that is not in the chain stands: `interrupted` if it was pending once and is in neither place.
