@@ -20,6 +20,8 @@ use crate::process::{cpu_seconds, pin};
 const STRAGGLERS: Duration = Duration::from_secs(10);
 /// A schedule's next request may be nearer than a timer can tell; below this the client looks again at once.
 const TIMER: Duration = Duration::from_millis(2);
+/// Longer than any answer takes.
+const MICROSECONDS_MAX: u64 = 120_000_000;
 /// Larger than any answer.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -162,8 +164,8 @@ impl<'a> Client<'a> {
             window: Window { begins_at, ends_at, begun: None, ended: None, answers: 0 },
             start,
             scheduled: 0,
-            latency: Histogram::new(3)?,
-            lag: Histogram::new(3)?,
+            latency: Histogram::new_with_bounds(1, MICROSECONDS_MAX, 3)?,
+            lag: Histogram::new_with_bounds(1, MICROSECONDS_MAX, 3)?,
             counted: 0,
             others: BTreeMap::new(),
             buffer: vec![0; READ_BYTES],
