@@ -107,18 +107,16 @@ pub struct Failure {
 
 /// Runs one seed.
 pub fn simulate(seed: u64, options: SimulationOptions) -> Result<Outcome, Failure> {
-    let mut step = 0;
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, options);
-        let ended = world.live();
-        step = world.tally.steps;
-        ended.and_then(|end| judge::judge(&mut world, end))
+    let mut world = World::new(seed, options);
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let end = world.live()?;
+        judge::judge(&mut world, end)
     }));
-    let judged = ran.unwrap_or_else(|panic| {
+    let judged = lived.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         Err(format!("panicked: {}", text.unwrap_or("without words")))
     });
-    judged.map_err(|what| Failure { seed, step, what })
+    judged.map_err(|what| Failure { seed, step: world.tally.steps, what })
 }
 
 /// How a seed's life ended.
