@@ -42,6 +42,10 @@ pub(crate) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
     if !body.is_empty() && !is_json(headers) {
         return Err(Refusal::MediaTypeUnsupported.into());
     }
+    // A list in the fields' order would read as well, and nobody means that.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Refusal::Malformed, "body: send a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| Problem::new(Refusal::Malformed, format!("body: {error}")))
 }
 

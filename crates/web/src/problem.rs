@@ -44,7 +44,8 @@ impl Problem {
             retry_at: self.retry_at,
             request_id,
         };
-        let bytes = serde_json::to_vec(&body).expect("a problem has no map with odd keys");
+        let mut bytes = Vec::with_capacity(512);
+        serde_json::to_writer(&mut bytes, &body).expect("a problem has no map with odd keys");
         let mut response = http::Response::new(Full::new(bytes.into()));
         *response.status_mut() = StatusCode::from_u16(self.refusal.status()).expect("refusals have valid statuses");
         let headers = response.headers_mut();

@@ -110,6 +110,9 @@ fn read<'a>(headers: &'a HeaderMap, body: &[u8]) -> Result<Asked<'a>, Problem> {
         let detail = "Idempotency-Key: send 1 to 128 printable ASCII characters without spaces";
         return Err(Problem::new(Refusal::Malformed, detail));
     }
+    if body.len() > limits::PURCHASE_BODY_BYTES_MAX {
+        return Err(Refusal::BodyTooLarge.into());
+    }
     let asked: PurchaseBody = body::json(headers, body)?;
     let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
     let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
@@ -258,7 +261,8 @@ pub(crate) fn unchained(
 }
 
 pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> http::Response<Full<Bytes>> {
-    let bytes = serde_json::to_vec(body).expect("answers have no map with odd keys");
+    let mut bytes = Vec::with_capacity(1_024);
+    serde_json::to_writer(&mut bytes, body).expect("answers have no map with odd keys");
     let mut response = http::Response::new(Full::new(bytes.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
