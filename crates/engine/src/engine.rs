@@ -118,6 +118,8 @@ pub struct Engine {
 impl Engine {
     /// Opens the data folder and everything in it; every sale has replayed its chain when this returns.
     pub fn start(data: &Path, options: EngineOptions) -> Result<Self, StartError> {
+        // Before anything is touched: the settings may still be wrong.
+        let identities = IdentityVerifier::new(options.identity)?;
         let data = DataFolder::open(data)?;
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
         refuse_without_vault(&data)?;
@@ -132,7 +134,7 @@ impl Engine {
             ids: IdKeys::new(&keys.id_key),
             passes: pass_keys(&keys)?,
             identity_key: IdentityKey::new(&keys.identity_hash_key),
-            identities: IdentityVerifier::new(options.identity)?,
+            identities,
             vault: VaultService::start(vault)?,
             books,
             clock: options.clock,
