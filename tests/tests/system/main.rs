@@ -1,6 +1,8 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
+mod connections;
 mod folders;
 mod refusals;
 mod routes;
+mod starting;
 mod winners;
