@@ -21,6 +21,8 @@ use crate::deployment::{SALE, clocks};
 use crate::process::resident_bytes;
 
 const BATCH: u32 = limits::BATCH_DECISIONS_MAX as u32;
+/// Batches made before they are needed; few, because they count among the resident bytes.
+const BATCHES_AHEAD: usize = 4;
 /// Every so many grants one old key is asked for again.
 const OLD_KEY_EVERY: u32 = 97;
 
@@ -68,7 +70,7 @@ pub(crate) fn run(job: &GrowJob) -> anyhow::Result<GrowReport> {
     let mut growth = Growth { owner, clock, files, spares: sync_channel(1), answers: Vec::new(), granted: first };
     let before = resident_bytes()?;
     let expires_at = ChainTime(growth.clock.wall_milliseconds() + 24 * 60 * 60 * 1_000);
-    let (sender, batches) = sync_channel(64);
+    let (sender, batches) = sync_channel(BATCHES_AHEAD);
     let (sale, until) = (secrets.sale, job.until);
     let making = std::thread::spawn(move || make(first, until, sale, expires_at, &sender));
     let mut per_second = Vec::new();
@@ -97,9 +99,9 @@ pub(crate) fn run(job: &GrowJob) -> anyhow::Result<GrowReport> {
 /// Makes the requests of customers `first..until` in batches.
 fn make(first: u32, until: u32, sale: SaleId, expires_at: ChainTime, batches: &SyncSender<Batch>) {
     let key = CustomerSaleKey::derive(&[7; 32], sale);
-    let numbers: Vec<u32> = (first..until).collect();
-    for numbers in numbers.chunks(BATCH as usize) {
-        let batch = numbers.iter().map(|number| (request(*number, &key, expires_at), ())).collect();
+    for from in (first..until).step_by(BATCH as usize) {
+        let numbers = from..until.min(from + BATCH);
+        let batch = numbers.map(|number| (request(number, &key, expires_at), ())).collect();
         if batches.send(batch).is_err() {
             return;
         }
