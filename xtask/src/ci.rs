@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::budget::Budget;
 use crate::process::{cargo, run as run_command, succeeds};
-use crate::{packages, tidy};
+use crate::{packages, smoke, tidy};
 
 struct Suite {
     name: &'static str,
@@ -16,13 +16,14 @@ struct Suite {
 }
 
 /// What needs no compiler comes first; the tests follow after these.
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 7] = [
     Suite { name: "packages", run: packages::check },
     Suite { name: "format", run: format },
     Suite { name: "tidy", run: tidy::run },
     Suite { name: "lint", run: lint },
     Suite { name: "build", run: build },
     Suite { name: "documentation", run: documentation },
+    Suite { name: "smoke", run: smoke::run },
 ];
 const TESTS: &str = "tests";
 

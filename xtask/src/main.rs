@@ -5,6 +5,7 @@ mod budget;
 mod ci;
 mod packages;
 mod process;
+mod smoke;
 mod soak;
 mod tidy;
 

@@ -24,6 +24,18 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the debug build of our own binary prints; its progress goes to our stderr.
+pub(crate) fn binary_output(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let mut command = Command::new(target.join("debug/doorbuster"));
+    command.args(arguments).current_dir(root).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("{} cannot be started", line_of(&command)))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", line_of(&command), output.status);
+    }
+    Ok(output.stdout)
+}
+
 /// Whether a command can be run and ends well; it prints nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
