@@ -12,7 +12,7 @@ use gate::identity::Identity;
 use gate::pass::{Pass, token_hash};
 use gate::private::CustomerSaleKey;
 use http::{HeaderMap, StatusCode};
-use ledger::{CustomerError, NewCustomer};
+use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -59,6 +59,7 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
     };
     let customer_key = app.engine.vault.ensure_customer(new).await.map_err(|error| match error {
         CustomerError::Overloaded => Refusal::Overloaded.into(),
+        CustomerError::Vault(VaultError::Store(StoreError::Full)) => Refusal::StorageFull.into(),
         CustomerError::Closed | CustomerError::Vault(_) => Problem::internal(&error),
     })?;
     let mut number = [0; 8];
@@ -101,7 +102,7 @@ pub(crate) async fn mine(
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let pass = match issue_pass(&app, &sale, &identity, &headers).await {
         Ok(pass) => Some(pass),
-        Err(problem) if matches!(problem.refusal, Refusal::NotOpen | Refusal::Closed) => None,
+        Err(problem) if matches!(problem.refusal, Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull) => None,
         Err(problem) => return Err(problem),
     };
     let purchases = grants.iter().map(|grant| wire::purchase(&app.engine, &sale, grant, None)).collect();
