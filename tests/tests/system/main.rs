@@ -2,7 +2,10 @@
 
 mod connections;
 mod folders;
+mod operator;
+mod pending;
 mod refusals;
 mod routes;
 mod starting;
+mod storage;
 mod winners;

@@ -1,0 +1,189 @@
+//! The operator's hand on a running sale: pause, stock, closing, settling, money that comes late, and many sales at once.
+
+use std::fs;
+
+use domain::{ChainTime, SaleDefinition};
+use serde_json::{Value, json};
+use system_tests::{Reply, Request, Server, audit_is_clean, open_sale, until};
+
+fn change_stock(server: &Server, sale: &str, change: &Value) -> Reply {
+    let path = format!("/admin/v1/sales/{sale}/items/boot/stock");
+    server.operate(Request::post(&path).json(&json!({ "change": change })))
+}
+
+#[test]
+fn a_pause_stops_purchases_and_nothing_else() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 9));
+    let anna = server.customer("anna", "drop");
+    let orders = ["a", "b", "c"].map(|key| anna.buy("boot", key).is(201, "held").text("order"));
+    for _ in 0..2 {
+        assert_eq!(server.turn("drop", "pause").is(200, "").json()["pause_reason"], "operator");
+    }
+    let paused = anna.buy("boot", "d").is(503, "paused");
+    assert_eq!(paused.header("retry-after"), Some("5"));
+    let ben = server.customer("ben", "drop");
+    ben.buy("boot", "a").is(503, "paused");
+    anna.buy("boot", "a").is(200, "held");
+    anna.cancel(&orders[0]).is(200, "released");
+    server.confirm(&orders[1]).is(200, "confirmed");
+    assert_eq!(server.ask(&Request::get("/v1/sales/drop")).json()["paused"], true);
+    for _ in 0..2 {
+        assert_eq!(server.turn("drop", "resume").is(200, "").json()["pause_reason"], Value::Null);
+    }
+    ben.buy("boot", "a").is(201, "held");
+    anna.buy("boot", "d").is(201, "held");
+    server.turn("drop", "dance").is(404, "not_found");
+    server.turn("nothing", "pause").is(404, "not_found");
+}
+
+#[test]
+fn a_pause_outlives_the_process() {
+    let mut server = Server::start();
+    server.create(&open_sale("drop", 9));
+    let anna = server.customer("anna", "drop");
+    server.turn("drop", "pause").is(200, "");
+    server.kill();
+    server.start_again();
+    anna.buy("boot", "a").is(503, "paused");
+    server.turn("drop", "resume").is(200, "");
+    anna.buy("boot", "a").is(201, "held");
+}
+
+#[test]
+fn stock_can_be_added_and_only_free_units_withdrawn() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 2));
+    let anna = server.customer("anna", "drop");
+    anna.buy("boot", "a").is(201, "held");
+    change_stock(&server, "drop", &json!(-2)).is(409, "stock_unavailable");
+    change_stock(&server, "drop", &json!(-1)).is(200, "");
+    assert_eq!(server.counts("drop"), [0, 1, 0, 1]);
+    anna.buy("boot", "b").is(409, "sold_out");
+    change_stock(&server, "drop", &json!(3)).is(200, "");
+    change_stock(&server, "drop", &json!(0)).is(200, "");
+    let fresh = anna.attempt("boot", "b", 3).send().is(201, "held").json();
+    let numbers: Vec<_> = fresh["units"].as_array().unwrap().iter().map(|unit| unit["number"].clone()).collect();
+    assert_eq!(numbers, [2, 3, 4], "restocking adds numbers; the withdrawn one stays away");
+    for (change, code) in [
+        (json!(100_000_000), "quantity_invalid"),
+        (json!(i64::MAX), "quantity_invalid"),
+        (json!(i64::MIN), "quantity_invalid"),
+        (json!(-10_001), "quantity_invalid"),
+        (json!("5"), "malformed"),
+        (json!(1.5), "malformed"),
+        (Value::Null, "malformed"),
+    ] {
+        change_stock(&server, "drop", &change).is(400, code);
+    }
+    let elsewhere = Request::post("/admin/v1/sales/drop/items/sock/stock").json(&json!({ "change": 1 }));
+    server.operate(elsewhere).is(404, "not_found");
+    assert_eq!(server.counts("drop"), [0, 4, 0, 1]);
+}
+
+#[test]
+fn a_closed_sale_settles_when_no_hold_is_open() {
+    let server = Server::start();
+    server.create(&SaleDefinition { spread_milliseconds: 2, ..open_sale("drop", 5) });
+    let anna = server.customer("anna", "drop");
+    server.turn("drop", "settle").is(409, "sale_phase_wrong");
+    let order = anna.buy("boot", "a").is(201, "held").text("order");
+    for _ in 0..2 {
+        assert_eq!(server.turn("drop", "close").is(200, "").json()["phase"], "closed");
+    }
+    server.turn("drop", "settle").is(409, "sale_phase_wrong");
+    server.confirm(&order).is(200, "confirmed");
+    for _ in 0..2 {
+        assert_eq!(server.turn("drop", "settle").is(200, "").json()["phase"], "settled");
+    }
+    assert_eq!(server.counts("drop"), [4, 0, 1, 0]);
+    server.turn("drop", "pause").is(409, "sale_phase_wrong");
+    change_stock(&server, "drop", &json!(1)).is(409, "sale_phase_wrong");
+    anna.buy("boot", "b").is(409, "closed");
+    anna.buy("boot", "a").is(200, "confirmed");
+    server.stranger("ben", "drop").take_pass().is(409, "closed");
+    server.drained("drop");
+    let report = audit_is_clean(server.data(), Some(&server.notes()));
+    assert!(report.proof["slots"].checked > 0, "the revealed secret proves the slots: {report}");
+}
+
+#[test]
+fn an_order_ends_once_whoever_asks_again() {
+    let server = Server::start();
+    server.create(&SaleDefinition { hold_seconds: 1, ..open_sale("drop", 9) });
+    let anna = server.customer("anna", "drop");
+    let [paid, back, shop, left] = ["a", "b", "c", "d"].map(|key| anna.buy("boot", key).is(201, "held").text("order"));
+    let by_shop = |order: &str| server.operate(Request::post(&format!("/admin/v1/orders/{order}/cancel")));
+    for _ in 0..2 {
+        server.confirm(&paid).is(200, "confirmed");
+        anna.cancel(&back).is(200, "released");
+        by_shop(&shop).is(200, "released");
+    }
+    anna.cancel(&paid).is(409, "order_confirmed");
+    by_shop(&paid).is(409, "order_confirmed");
+    anna.cancel(&shop).is(409, "hold_ended");
+    until("the expiry", || anna.order(&left).code() == "released");
+    anna.cancel(&left).is(409, "hold_ended");
+    assert_eq!(server.counts("drop"), [8, 0, 1, 0]);
+}
+
+#[test]
+fn a_planned_sale_opens_by_itself_and_says_when() {
+    let mut server = Server::start();
+    let now = server.ask(&Request::get("/v1/time")).json()["unix_ms"].as_u64().unwrap();
+    let (passes_open_at, opens_at) = (ChainTime(now + 1_500), ChainTime(now + 3_000));
+    server.create(&SaleDefinition { passes_open_at, opens_at, ..open_sale("drop", 5) });
+    let mut anna = server.stranger("anna", "drop");
+    let early = anna.take_pass().is(409, "not_open");
+    assert_eq!(early.text("retry_at"), passes_open_at.rfc3339());
+    server.kill();
+    server.start_again();
+    until("the passes", || anna.take_pass().status == 201);
+    let early = anna.buy("boot", "a");
+    if early.status != 201 {
+        assert_eq!(early.is(409, "not_open").text("retry_at"), opens_at.rfc3339());
+    }
+    until("the opening", || anna.buy("boot", "a").code() == "held");
+    let sale = server.ask(&Request::get("/v1/sales/drop")).json();
+    let opened = ChainTime::parse_rfc3339(sale["opened_at"].as_str().unwrap()).unwrap();
+    assert!(opened >= opens_at, "{sale}");
+}
+
+#[test]
+fn many_sales_at_once_each_with_its_own_owner() {
+    let mut server = Server::start();
+    let names: Vec<_> = (0..12).map(|number| format!("drop-{number}")).collect();
+    for name in &names {
+        server.create(&open_sale(name, 20));
+    }
+    server.turn("drop-3", "pause").is(200, "");
+    std::thread::scope(|scope| {
+        for name in &names {
+            let server = &server;
+            scope.spawn(move || {
+                let anna = server.customer("anna", name);
+                for number in 0..25 {
+                    let reply = anna.buy("boot", &format!("key-{number}"));
+                    let expected = match (name.as_str(), number) {
+                        ("drop-3", _) => "paused",
+                        (_, 0..20) => "held",
+                        _ => "sold_out",
+                    };
+                    assert_eq!(reply.code(), expected, "{name} {number}");
+                }
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(server.data().join("sales")).unwrap().count(), names.len(), "a folder each");
+    server.kill();
+    server.start_again();
+    for name in &names {
+        let held = if name == "drop-3" { 0 } else { 20 };
+        assert_eq!(server.counts(name), [20 - held, held, 0, 0], "{name}");
+        server.drained(name);
+        assert_eq!(server.orders(name).len() as u64, held);
+    }
+    let listed = server.ask(&Request::get("/v1/sales")).json();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|sale| sale["sale"].as_str().unwrap()).collect();
+    assert_eq!(listed, names, "the oldest first");
+}
