@@ -83,13 +83,19 @@ impl Customer {
         self.asks(Request::get(&format!("/v1/orders/{order}")))
     }
 
-    /// Gives a hold back, and notes it when it is acknowledged.
-    pub fn cancel(&self, order: &str) -> Reply {
-        let reply = self.asks(Request::post(&format!("/v1/orders/{order}/cancel")));
+    /// Gives a hold back, and notes it when it is acknowledged; an error means that the outcome is unknown.
+    pub fn try_cancel(&self, order: &str) -> io::Result<Reply> {
+        let request = Request::post(&format!("/v1/orders/{order}/cancel")).bearer(&self.token);
+        let reply = request.try_send(self.reach.public())?;
         if reply.status == 200 {
             self.reach.note(|notes| notes.cancelled(&reply.text("purchase")));
         }
-        reply
+        Ok(reply)
+    }
+
+    /// Gives a hold back.
+    pub fn cancel(&self, order: &str) -> Reply {
+        self.try_cancel(order).expect("the public listener answers")
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod connections;
 mod folders;
+mod kills;
+mod load;
 mod operator;
 mod pending;
 mod refusals;
