@@ -16,7 +16,7 @@ fn must_fail(guards: Guards, naive: bool) {
     let judges = if naive { "with" } else { "without" };
     let failure = first_failure(guards, naive);
     let failure = failure.unwrap_or_else(|| panic!("{SEEDS} seeds {judges} the naive model noticed nothing"));
-    println!("{judges} the naive model: {failure}");
+    eprintln!("{judges} the naive model: {failure}");
 }
 
 #[test]

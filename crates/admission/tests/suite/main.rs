@@ -1,0 +1,9 @@
+//! Admission from outside: verdicts, keys, failures that others shipped, the gates' view, and a comparison with the naive model.
+
+mod counter;
+mod failures;
+mod idempotency;
+mod precedence;
+mod properties;
+mod verdicts;
+mod view;
