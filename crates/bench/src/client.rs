@@ -65,6 +65,9 @@ pub(crate) struct ClientReport {
     pub(crate) lag_p99_ms: f64,
     /// The part of the measured time that this client was working.
     pub(crate) client_busy: f64,
+    /// The part of the measured time that the server had its core; asked in a closed loop it wants all of it, so what is missing
+    /// went to others.
+    pub(crate) server_busy: f64,
     /// CPU that the server spent on an answer.
     pub(crate) server_microseconds: f64,
     /// All requests were sent before the time was over.
@@ -324,6 +327,7 @@ impl<'a> Client<'a> {
             max_ms: self.latency.max() as f64 / 1_000.0,
             lag_p99_ms: milliseconds(&self.lag, 0.99),
             client_busy: (ended.1 - begun.1) / seconds,
+            server_busy: (ended.2 - begun.2) / seconds,
             server_microseconds: (ended.2 - begun.2) * 1e6 / (self.window.answers.max(1) as f64),
             ran_out: self.requests.are_over(),
         })

@@ -73,6 +73,7 @@ pub(crate) fn refusals(bench: &mut Bench) -> anyhow::Result<()> {
     bench.figures.note_number("refusals_per_s", median(rounds.iter().map(|round| round.engine.per_second)));
     bench.figures.note_number("refusals_bare_per_s", median(rounds.iter().map(|round| round.bare.per_second)));
     note_microseconds(bench, ["refusals_server_microseconds", "refusals_bare_microseconds"], &rounds);
+    note_disturbance(bench, "refusals_server_core_lost", &rounds);
     set_ratio(bench, "refusals_vs_bare", &rounds);
     Ok(())
 }
@@ -110,6 +111,7 @@ pub(crate) fn wins(bench: &mut Bench) -> anyhow::Result<()> {
     bench.figures.note_number("wins_bare_per_s", median(rounds.iter().map(|round| round.bare.per_second)));
     note_microseconds(bench, ["wins_server_microseconds", "wins_bare_microseconds"], &rounds);
     bench.figures.note("wins_books_pace_per_s", json!(5_000));
+    note_disturbance(bench, "wins_server_core_lost", &rounds);
     set_ratio(bench, "wins_vs_bare", &rounds);
     if bench.figures.wanted("held_p99_ms")
         && let Err(error) = half_load(bench, &fresh, &requests, wins_per_second / 2.0)
@@ -213,6 +215,12 @@ fn set_ratio(bench: &mut Bench, key: &'static str, rounds: &[Round]) {
     }
 }
 
+/// How much of the server's core went to other work on this machine, told by the bare server, which never waits. A ratio between
+/// rounds that lost a good part of it says little; the microseconds beside it say more then.
+fn note_disturbance(bench: &mut Bench, key: &'static str, rounds: &[Round]) {
+    bench.figures.note_number(key, median(rounds.iter().map(|round| (1.0 - round.bare.server_busy).max(0.0))));
+}
+
 /// CPU that either server spent on a request.
 fn note_microseconds(bench: &mut Bench, [engine, bare]: [&'static str; 2], rounds: &[Round]) {
     bench.figures.note_number(engine, median(rounds.iter().map(|round| round.engine.server_microseconds)));
@@ -227,9 +235,10 @@ fn note_rounds(bench: &mut Bench, key: &'static str, rounds: &[Round]) {
 fn say_round(bench: &Bench, what: &str, number: usize, round: &Round) {
     let told = |report: &ClientReport| {
         format!(
-            "{:.0}/s ({:.2} us of server CPU each, client {:.0} % busy, p99 {:.1} ms)",
+            "{:.0}/s ({:.2} us of server CPU each, server {:.0} %, client {:.0} % busy, p99 {:.1} ms)",
             report.per_second,
             report.server_microseconds,
+            report.server_busy * 100.0,
             report.client_busy * 100.0,
             report.p99_ms
         )
