@@ -25,6 +25,8 @@ struct Mark {
     /// Requests that may pass the mark since units came back.
     permits: AtomicI64,
     free: AtomicU64,
+    /// Units in holds, which may come back.
+    held: AtomicU64,
     /// Chain time since which units have been free without a break, or `NOT_FREE`.
     free_since: AtomicU64,
 }
@@ -60,6 +62,7 @@ impl SaleView {
             position: AtomicU64::new(UNMARKED),
             permits: AtomicI64::new(0),
             free: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             free_since: AtomicU64::new(NOT_FREE),
         };
         Self {
@@ -85,6 +88,7 @@ impl SaleView {
         for (mark, stock) in self.marks.iter().zip(&core.stocks) {
             let free = u64::from(stock.free());
             mark.free.store(free, Ordering::Relaxed);
+            mark.held.store(u64::from(stock.counts().held), Ordering::Relaxed);
             // Permits first: whoever sees the new mark must not find permits of units that are gone.
             mark.permits.store((free * limits::PERMITS_PER_FREE_UNIT) as i64, Ordering::Relaxed);
             let since = if free == 0 { NOT_FREE } else { mark.free_since.load(Ordering::Relaxed).min(core.now.0) };
@@ -174,6 +178,11 @@ impl SaleView {
     /// Free units of an item as last published.
     pub fn free(&self, item: u16) -> u64 {
         self.marks[usize::from(item)].free.load(Ordering::Relaxed)
+    }
+
+    /// Units of an item in holds, as last published.
+    pub fn held(&self, item: u16) -> u64 {
+        self.marks[usize::from(item)].held.load(Ordering::Relaxed)
     }
 
     /// Number of the last durable record.

@@ -55,8 +55,8 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
     let phase = view.phase();
     let available = |index: usize| match phase {
         SalePhase::Planned | SalePhase::Open if view.free(index as u16) > 0 => "yes",
-        SalePhase::Open => "may_return",
-        SalePhase::Planned | SalePhase::Closed | SalePhase::Settled => "no",
+        SalePhase::Open if view.held(index as u16) > 0 => "may_return",
+        SalePhase::Planned | SalePhase::Open | SalePhase::Closed | SalePhase::Settled => "no",
     };
     let now = app.engine.now();
     let to_opening = definition.opens_at.0.saturating_sub(now);
