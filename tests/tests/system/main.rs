@@ -1,6 +1,7 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
 mod connections;
+mod field;
 mod folders;
 mod kills;
 mod load;

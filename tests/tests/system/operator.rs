@@ -110,7 +110,7 @@ fn a_closed_sale_settles_when_no_hold_is_open() {
 #[test]
 fn an_order_ends_once_whoever_asks_again() {
     let server = Server::start();
-    server.create(&SaleDefinition { hold_seconds: 1, ..open_sale("drop", 9) });
+    server.create(&SaleDefinition { hold_seconds: 3, ..open_sale("drop", 9) });
     let anna = server.customer("anna", "drop");
     let [paid, back, shop, left] = ["a", "b", "c", "d"].map(|key| anna.buy("boot", key).is(201, "held").text("order"));
     let by_shop = |order: &str| server.operate(Request::post(&format!("/admin/v1/orders/{order}/cancel")));

@@ -88,7 +88,7 @@ fn winner_retry_after_a_restart_is_held() {
 #[test]
 fn winner_retry_after_the_end_reads_how_it_ended() {
     let server = Server::start();
-    server.create(&SaleDefinition { hold_seconds: 1, ..open_sale("drop", 3) });
+    server.create(&SaleDefinition { hold_seconds: 3, ..open_sale("drop", 3) });
     let anna = server.customer("anna", "drop");
     let held =
         ["paid", "given back", "left"].map(|end| (end, anna.buy("boot", &end.replace(' ', "-")).is(201, "held")));
