@@ -11,6 +11,8 @@ use crate::simulation::{End, World};
 
 /// Starts in a row that the weather may spoil.
 const SPOILED_STARTS_MAX: u32 = 3;
+/// Starts in a row after which something else than the weather is wrong: each fault strikes once.
+const STARTS_MAX: u32 = 10;
 
 impl World {
     fn owner_options(&self) -> OwnerOptions {
@@ -84,6 +86,7 @@ impl World {
                     self.started()?;
                     return Ok(End::Peaceful);
                 }
+                Err(error) if attempts == STARTS_MAX => return Err(format!("the log never opens: {error}")),
                 Err(error) => {
                     self.tally.failed_opens += 1;
                     if let Some(end) = self.start_failed(&error, spoiled)? {
