@@ -1,6 +1,8 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
+mod command_line;
 mod connections;
+mod demo;
 mod field;
 mod folders;
 mod kills;
