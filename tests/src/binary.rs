@@ -13,7 +13,7 @@ pub(crate) fn build_folder() -> PathBuf {
 }
 
 /// The real binary, next to the tests. CI builds it before; alone, a run of these tests builds it once.
-pub(crate) fn path() -> &'static Path {
+fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = build_folder().join("doorbuster");
@@ -23,6 +23,17 @@ pub(crate) fn path() -> &'static Path {
         }
         path
     })
+}
+
+/// The binary as a command, without what the environment of the tests would tell it: `DOORBUSTER_SOAK` is no key of its own.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(path());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DOORBUSTER_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// A command that has ended.
@@ -65,6 +76,6 @@ impl Ended {
 
 /// Runs `doorbuster` with these arguments to its end.
 pub fn doorbuster<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
-    let output = Command::new(path()).args(arguments).env("RUST_LOG", "warn").output();
+    let output = command().args(arguments).env("RUST_LOG", "warn").output();
     Ended::of(output.expect("the binary starts"))
 }

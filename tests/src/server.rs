@@ -14,7 +14,7 @@ use domain::SaleDefinition;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::binary::{Ended, path};
+use crate::binary::{self, Ended};
 use crate::customer::Customer;
 use crate::folder::Folder;
 use crate::promises::{audit_is_clean, verify_sale};
@@ -341,7 +341,7 @@ pub(crate) fn serve_to_the_end(data: &Path, settings: &[&str]) -> Ended {
 }
 
 fn command(data: &Path, settings: &[&str]) -> Command {
-    let mut command = Command::new(path());
+    let mut command = binary::command();
     command.args(["serve", "--with-parent", "--data"]).arg(data);
     for setting in ["public.address=127.0.0.1:0", "admin.address=127.0.0.1:0"].iter().chain(settings) {
         command.args(["--set", setting]);
