@@ -18,7 +18,8 @@ fn path() -> &'static Path {
     PATH.get_or_init(|| {
         let path = build_folder().join("doorbuster");
         if !path.exists() {
-            let built = Command::new(env!("CARGO")).args(["build", "-p", "doorbuster"]).status();
+            let profile = build_folder().ends_with("release").then_some("--release");
+            let built = Command::new(env!("CARGO")).args(["build", "-p", "doorbuster"]).args(profile).status();
             assert!(built.is_ok_and(|status| status.success()), "the binary cannot be built");
         }
         path

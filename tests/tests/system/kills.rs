@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::Stage;
 use serde_json::Value;
-use system_tests::{Server, audit_is_clean, audit_is_complete, open_sale, until};
+use system_tests::{Server, TIME_MAX, audit_is_clean, audit_is_complete, open_sale, until};
 
 use crate::load::{Load, Watch};
 
@@ -97,6 +97,7 @@ fn kill(server: &mut Server, watch: &Watch, after: usize, moment: Duration) -> u
             server.kill();
             return under_way;
         }
+        assert!(due.elapsed() < TIME_MAX, "never {UNDER_WAY_MIN} requests under way");
         std::hint::spin_loop();
     }
 }

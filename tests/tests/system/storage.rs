@@ -11,7 +11,6 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "doorbuster-test"]).arg(at).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
@@ -48,10 +47,10 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_pauses_purchases_and_nothing_else_and_room_makes_it_go_on() {
-    let folder = Folder::new();
-    let place = folder.join("small");
-    let Some(disk) = SmallDisk::mount(&place) else { return };
-    let mut server = Server::start_in(folder, place.join("data"), &[]);
+    // They go in the other order: the server, the disk that it lived on, the folder under the disk.
+    let place = Folder::new();
+    let Some(disk) = SmallDisk::mount(place.path()) else { return };
+    let mut server = Server::start_in(Folder::new(), place.join("data"), &[]);
     server.create(&open_sale("drop", 1_000_000));
     let anna = server.customer("anna", "drop");
     let spare = server.data().join("sales/drop/spare");
@@ -93,6 +92,4 @@ fn a_full_disk_pauses_purchases_and_nothing_else_and_room_makes_it_go_on() {
     disk.make_room();
     server.start_again();
     anna.buy("boot", "room").is(200, "held");
-    drop(server);
-    drop(disk);
 }
