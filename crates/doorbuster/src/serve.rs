@@ -10,6 +10,8 @@ use domain::clock::SystemClock;
 use domain::{Clock, fault};
 use engine::{Engine, EngineOptions};
 use ledger::Pace;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use web::server::Routes;
 use web::{App, AppOptions, Listener, ListenerOptions};
 
@@ -40,13 +42,15 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         },
     )?;
     let app = App::new(engine, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
+    // Before anybody can be answered: a stop from here on is an orderly one.
+    let stop = StopSignals::listen()?;
     let public = Listener::start(&app, Routes::Public, &public_options(settings))?;
     let admin = Listener::start(&app, Routes::Admin, &admin_options(settings))?;
     let endpoints = Endpoints { public: public.address(), admin: admin.address() };
     endpoints.write(&settings.data.folder)?;
     let folder = settings.data.folder.display().to_string();
     tracing::info!(public = %endpoints.public, admin = %endpoints.admin, data = folder, sales = app.engine().sales().len(), "serving");
-    wait_for_signal()?;
+    stop.wait();
     tracing::info!("stopping: answers under way leave first");
     public.stop();
     admin.stop();
@@ -105,14 +109,27 @@ fn raise_file_limit() {
     }
 }
 
-fn wait_for_signal() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for SIGINT"),
-            _ = terminate.recv() => Ok(()),
-        }
-    })
+/// SIGTERM and SIGINT, caught from the moment that this exists.
+struct StopSignals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    fn wait(self) {
+        let Self { runtime, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        });
+    }
 }
