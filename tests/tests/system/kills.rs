@@ -134,3 +134,16 @@ fn killed_before_it_ever_served_it_starts_as_if_nothing_had_been() {
     let anna = server.customer("anna", "drop-4");
     anna.buy("boot", "key").is(201, "held");
 }
+
+#[test]
+fn a_stop_right_after_the_start_is_an_orderly_one() {
+    let mut server = Server::start();
+    server.create(&open_sale("drop", 5));
+    for number in 0..10 {
+        server.terminate();
+        server.start_again();
+        if number % 2 == 0 {
+            server.customer("anna", "drop").buy("boot", "key").is(if number == 0 { 201 } else { 200 }, "held");
+        }
+    }
+}
