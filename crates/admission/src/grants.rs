@@ -11,7 +11,8 @@ use hashbrown::HashTable;
 
 use crate::command::{Grant, GrantStatus};
 
-const CHUNK_ROWS: usize = 4096;
+/// A whole number of the allocator's 64 KiB slices, so that little of a chunk is padding.
+const CHUNK_ROWS: usize = 16_384;
 const SHARDS: u64 = 1024;
 const NONE: u32 = u32::MAX;
 

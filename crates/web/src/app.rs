@@ -21,14 +21,14 @@ pub struct App {
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) metrics: Metrics,
-    request_prefix: u64,
+    request_prefix: String,
     request_count: AtomicU64,
 }
 
 impl App {
     /// Wraps a running engine.
     pub fn new(engine: Engine, options: AppOptions) -> Arc<Self> {
-        let request_prefix = engine.now() ^ (u64::from(std::process::id()) << 44);
+        let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         Arc::new(Self {
             engine,
             options,
@@ -46,7 +46,18 @@ impl App {
 
     /// A request id for a client that sent none.
     pub(crate) fn next_request_id(&self) -> String {
-        let count = self.request_count.fetch_add(1, Ordering::Relaxed);
-        format!("{:x}-{count:x}", self.request_prefix)
+        let mut count = self.request_count.fetch_add(1, Ordering::Relaxed);
+        let mut digits = [0; 16];
+        let mut at = digits.len();
+        // By hand, since every request gets one and formatting costs more than all else about it.
+        while at == digits.len() || count > 0 {
+            at -= 1;
+            digits[at] = b"0123456789abcdef"[(count % 16) as usize];
+            count /= 16;
+        }
+        let mut id = String::with_capacity(self.request_prefix.len() + digits.len());
+        id.push_str(&self.request_prefix);
+        id.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+        id
     }
 }

@@ -1,5 +1,7 @@
 //! Refusals on the wire: RFC 9457 problems with a stable `code`.
 
+use std::sync::LazyLock;
+
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::{ChainTime, Refusal};
@@ -33,8 +35,8 @@ impl Problem {
         Refusal::Internal.into()
     }
 
-    pub(crate) fn render(&self, request_id: &str) -> http::Response<Full<Bytes>> {
-        let body = ProblemBody {
+    fn body<'a>(&'a self, request_id: &'a str) -> ProblemBody<'a> {
+        ProblemBody {
             r#type: format!("/docs/errors/{}", self.refusal.code()),
             title: self.refusal.title(),
             status: self.refusal.status(),
@@ -43,9 +45,34 @@ impl Problem {
             position: self.position,
             retry_at: self.retry_at,
             request_id,
-        };
+        }
+    }
+
+    /// The same bytes as [`Problem::body`] gives where there is no detail. A request id has no character that JSON would escape.
+    fn render_from_front(&self, request_id: &str) -> Vec<u8> {
+        let front = FRONTS.iter().find(|(refusal, _)| *refusal == self.refusal);
         let mut bytes = Vec::with_capacity(512);
-        serde_json::to_writer(&mut bytes, &body).expect("a problem has no map with odd keys");
+        bytes.extend(front.map_or(&[][..], |(_, front)| front));
+        if let Some(position) = self.position {
+            bytes.extend(br#","position":"#);
+            bytes.extend(position.to_string().as_bytes());
+        }
+        if let Some(retry_at) = self.retry_at {
+            bytes.extend(br#","retry_at":""#);
+            bytes.extend(retry_at.rfc3339().as_bytes());
+            bytes.push(b'"');
+        }
+        bytes.extend(br#","request_id":""#);
+        bytes.extend(request_id.as_bytes());
+        bytes.extend(br#""}"#);
+        bytes
+    }
+
+    pub(crate) fn render(&self, request_id: &str) -> http::Response<Full<Bytes>> {
+        let bytes = match self.detail {
+            None => self.render_from_front(request_id),
+            Some(_) => serde_json::to_vec(&self.body(request_id)).expect("a problem has no map with odd keys"),
+        };
         let mut response = http::Response::new(Full::new(bytes.into()));
         *response.status_mut() = StatusCode::from_u16(self.refusal.status()).expect("refusals have valid statuses");
         let headers = response.headers_mut();
@@ -59,6 +86,19 @@ impl Problem {
         response
     }
 }
+
+/// What is the same in every problem of a refusal, ready to be sent: most answers of a sale are refusals.
+static FRONTS: LazyLock<Vec<(Refusal, Vec<u8>)>> = LazyLock::new(|| {
+    let front = |refusal: Refusal| {
+        let mut bytes =
+            serde_json::to_vec(&Problem::from(refusal).body("")).expect("a problem has no map with odd keys");
+        bytes.truncate(bytes.len() - EMPTY_END.len());
+        (refusal, bytes)
+    };
+    Refusal::ALL.into_iter().chain([Refusal::Internal]).map(front).collect()
+});
+/// How a problem's body ends while its request id is empty.
+const EMPTY_END: &str = r#","request_id":""}"#;
 
 /// The body of every refusal.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -90,5 +130,23 @@ impl IntoResponse for Problem {
         let mut response = Response::default();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_without_detail_is_the_same_whichever_way_it_is_written() {
+        for refusal in Refusal::ALL.into_iter().chain([Refusal::Internal]) {
+            for position in [None, Some(0), Some(u64::MAX)] {
+                for retry_at in [None, Some(ChainTime(1_700_000_000_123))] {
+                    let problem = Problem { position, retry_at, ..refusal.into() };
+                    let whole = serde_json::to_vec(&problem.body("3f-1a")).unwrap();
+                    assert_eq!(problem.render_from_front("3f-1a"), whole, "{refusal:?}");
+                }
+            }
+        }
     }
 }
