@@ -10,7 +10,7 @@ use crate::process::binary_output;
 
 /// Figure and half of its bar.
 const HALVES: [(&str, f64); 2] = [("refusals_vs_bare", 0.425), ("wins_vs_bare", 0.3)];
-const TRIES: usize = 2;
+const TRIES: usize = 3;
 
 /// Fails only when the same figure misses half of its bar in every try.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
