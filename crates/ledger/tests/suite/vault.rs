@@ -237,7 +237,8 @@ async fn a_full_inbox_refuses_at_once() {
     let service = Arc::new(VaultService::start(open(&folder.path("vault.sqlite")).unwrap()).unwrap());
     let (release, thread) = hold(&service);
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..10_000 {
+    // More than the inbox and the batch that the service has already taken from it hold together.
+    for number in 0..20_000 {
         let service = Arc::clone(&service);
         tasks.spawn(async move { service.ensure_customer(customer(1, number)).await.err() });
     }
