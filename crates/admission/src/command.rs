@@ -2,7 +2,7 @@
 
 use chain::PrivatePart;
 use domain::record::{Counts, PauseReason, ReleaseReason};
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase, Unit};
+use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase, Units};
 
 use crate::owner::Receipt;
 
@@ -141,7 +141,7 @@ pub struct Grant {
     /// Index of the item.
     pub item: u16,
     /// The units; of a released grant, those that it had.
-    pub units: Vec<Unit>,
+    pub units: Units,
     /// Minor units for all units together.
     pub price: u64,
     /// Until when to pay, clock credits included.
@@ -175,7 +175,7 @@ pub struct SaleState {
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The purchase or order as it stands, with a receipt where the grant was made just now.
-    Granted(Box<Grant>, Option<Receipt>),
+    Granted(Grant, Option<Receipt>),
     /// Refused.
     Refused {
         /// Why.

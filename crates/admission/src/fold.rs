@@ -2,7 +2,7 @@
 
 use chain::batch::Batch;
 use chain::digest::{GrantStatus as DigestStatus, StateHash};
-use domain::{Record, SaleDefinition};
+use domain::{Record, SaleDefinition, Units};
 
 use crate::core::{Core, Guards};
 
@@ -38,7 +38,7 @@ pub(crate) fn replay(
 /// Folds a record that the core has just applied.
 pub(crate) fn fold_record(state_hash: &mut StateHash, core: &Core, record: &Record) {
     let item_of = |number| core.grants.row(number).map_or(0, |row| u16::from(row.item));
-    let units_of = |number| core.grants.units(number).collect::<Vec<_>>();
+    let units_of = |number| core.grants.units(number).collect::<Units>();
     match record {
         Record::Held(held) => state_hash.add(held.number.0, DigestStatus::Held, held.item, &held.units),
         Record::Released { number, .. } => {

@@ -397,7 +397,7 @@ impl Owner {
                     record_hash: receipts.hashes[index],
                     head: Arc::clone(&receipts.head),
                 });
-                Answer::Granted(Box::new(grant), receipt)
+                Answer::Granted(grant, receipt)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Applying records to the state: the same code for a decision just made and for a chain replayed at start.
 
 use domain::record::{Counts, Held};
-use domain::{PurchaseId, PurchaseNumber, Record, SalePhase, Unit};
+use domain::{PurchaseId, PurchaseNumber, Record, SalePhase, Units};
 
 use crate::command::GrantStatus;
 use crate::core::{Contradiction, Core};
@@ -103,7 +103,7 @@ impl Core {
         number: PurchaseNumber,
         purchase: PurchaseId,
         held: bool,
-    ) -> Result<(usize, Vec<Unit>), &'static str> {
+    ) -> Result<(usize, Units), &'static str> {
         let row = self.grants.row(number).ok_or("there is no such grant")?;
         fits(row.purchase == purchase, "the grant has another purchase id")?;
         let as_expected = if held { row.is_held() } else { matches!(row.status(), GrantStatus::Released(_)) };

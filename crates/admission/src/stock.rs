@@ -1,7 +1,7 @@
 //! The numbered units of one item: a counter of fresh ones and a stack of returned ones, never a list of all.
 
 use domain::record::Counts;
-use domain::{Unit, limits};
+use domain::{Unit, Units, limits};
 
 /// One item's units.
 #[derive(Debug, Clone)]
@@ -35,11 +35,11 @@ impl Stock {
     }
 
     /// The units that the next `quantity` takings would give, fresh ones first. `quantity` must not exceed what is free.
-    pub(crate) fn peek(&self, quantity: u32) -> Vec<Unit> {
+    pub(crate) fn peek(&self, quantity: u32) -> Units {
         let fresh = quantity.min(self.total - self.fresh);
-        let mut units = Vec::with_capacity(quantity as usize);
+        let mut units = Units::with_capacity(quantity as usize);
         units.extend((self.fresh..self.fresh + fresh).map(|number| Unit { number, generation: 0 }));
-        units.extend(self.returned.iter().rev().take((quantity - fresh) as usize));
+        units.extend(self.returned.iter().rev().copied().take((quantity - fresh) as usize));
         units
     }
 
@@ -47,7 +47,7 @@ impl Stock {
     #[must_use]
     fn take(&mut self, units: &[Unit]) -> bool {
         let quantity = units.len() as u32;
-        if quantity > self.free() || self.peek(quantity) != units {
+        if quantity > self.free() || self.peek(quantity)[..] != *units {
             return false;
         }
         let fresh = quantity.min(self.total - self.fresh);

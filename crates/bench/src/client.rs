@@ -20,6 +20,8 @@ use crate::process::{cpu_seconds, pin};
 const STRAGGLERS: Duration = Duration::from_secs(10);
 /// A schedule's next request may be nearer than a timer can tell; below this the client looks again at once.
 const TIMER: Duration = Duration::from_millis(2);
+/// How long a client whose stragglers are awaited may sleep.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Longer than any answer takes.
 const MICROSECONDS_MAX: u64 = 120_000_000;
 /// Larger than any answer.
@@ -63,7 +65,8 @@ pub(crate) struct ClientReport {
     pub(crate) max_ms: f64,
     /// How late the schedule's requests left.
     pub(crate) lag_p99_ms: f64,
-    /// The part of the measured time that this client was working.
+    /// The part of the measured time that this client had something to do. Its processor time says less: it never sleeps in a closed
+    /// loop.
     pub(crate) client_busy: f64,
     /// The part of the measured time that the server had its core; asked in a closed loop it wants all of it, so what is missing
     /// went to others.
@@ -113,10 +116,13 @@ impl Requests {
 struct Window {
     begins_at: Instant,
     ends_at: Instant,
-    begun: Option<(Instant, f64, f64)>,
-    ended: Option<(Instant, f64, f64)>,
+    begun: Option<Mark>,
+    ended: Option<Mark>,
     answers: u64,
 }
+
+/// One end of the measured time: when, and what client and server had worked until then.
+type Mark = (Instant, Duration, f64);
 
 /// Runs the job.
 pub(crate) fn run(job: &ClientJob) -> anyhow::Result<ClientReport> {
@@ -141,6 +147,8 @@ struct Client<'a> {
     counted: u64,
     others: BTreeMap<u16, u64>,
     buffer: Vec<u8>,
+    /// Time in turns that found a connection ready.
+    worked: Duration,
 }
 
 impl<'a> Client<'a> {
@@ -172,6 +180,7 @@ impl<'a> Client<'a> {
             counted: 0,
             others: BTreeMap::new(),
             buffer: vec![0; READ_BYTES],
+            worked: Duration::ZERO,
         })
     }
 
@@ -196,10 +205,14 @@ impl<'a> Client<'a> {
             if events.is_empty() && timeout.is_zero() {
                 // Spinning towards the next request must not keep the disk's own threads from this core.
                 std::thread::yield_now();
+                continue;
             }
+            // A look that found something was work itself, unless it slept.
+            let since = if timeout.is_zero() { now } else { Instant::now() };
             for event in &events {
                 self.receive(event.token().0)?;
             }
+            self.worked += since.elapsed();
         }
     }
 
@@ -210,7 +223,7 @@ impl<'a> Client<'a> {
         if !marks {
             return Ok(());
         }
-        let mark = (now, cpu_seconds(std::process::id())?, cpu_seconds(self.job.server)?);
+        let mark = (now, self.worked, cpu_seconds(self.job.server)?);
         if window.begun.is_none() {
             window.begun = Some(mark);
         }
@@ -241,10 +254,17 @@ impl<'a> Client<'a> {
         self.job.rate.map_or(now, |rate| self.start + Duration::from_secs_f64(self.scheduled as f64 / rate))
     }
 
+    /// How long to sleep for the next event. While it measures, a client that slept would have the server wake it with nearly every
+    /// answer, and that is dearer on this kind of connection than on any network.
     fn timeout(&self, now: Instant) -> Duration {
-        let open = self.job.rate.is_some() && self.window.ended.is_none() && !self.idle.is_empty();
-        let until = if open { self.due(now).saturating_duration_since(now) } else { Duration::from_millis(50) };
-        if until < TIMER { Duration::ZERO } else { until.min(Duration::from_millis(50)) - Duration::from_millis(1) }
+        if self.window.ended.is_some() {
+            return PATIENCE;
+        }
+        if self.job.rate.is_none() {
+            return Duration::ZERO;
+        }
+        let until = if self.idle.is_empty() { PATIENCE } else { self.due(now).saturating_duration_since(now) };
+        if until < TIMER { Duration::ZERO } else { until.min(PATIENCE) - Duration::from_millis(1) }
     }
 
     /// Sends the next request, if there is one.
@@ -326,7 +346,7 @@ impl<'a> Client<'a> {
             p99_ms: milliseconds(&self.latency, 0.99),
             max_ms: self.latency.max() as f64 / 1_000.0,
             lag_p99_ms: milliseconds(&self.lag, 0.99),
-            client_busy: (ended.1 - begun.1) / seconds,
+            client_busy: (ended.1 - begun.1).as_secs_f64() / seconds,
             server_busy: (ended.2 - begun.2) / seconds,
             server_microseconds: (ended.2 - begun.2) * 1e6 / (self.window.answers.max(1) as f64),
             ran_out: self.requests.are_over(),

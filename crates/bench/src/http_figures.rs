@@ -14,7 +14,7 @@ use crate::server::{Running, ServerJob};
 use crate::{Bench, answer, folder, machine, postgres};
 
 const ROUNDS: usize = 5;
-pub(crate) const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 512;
 pub(crate) const WARM_UP_MILLISECONDS: u64 = 500;
 pub(crate) const MEASURE_MILLISECONDS: u64 = 3_000;
 /// A client that works more than this part of the time may be what is measured.

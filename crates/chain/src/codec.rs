@@ -1,7 +1,7 @@
 //! Records to bytes and back: fixed little-endian fields, one canonical form per record, nothing left over.
 
 use domain::record::{Counts, Created, Held, PauseReason, ReleaseReason};
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, RecordKind, SaleOrdinal, Unit, limits};
+use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, RecordKind, SaleOrdinal, Unit, Units, limits};
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,14 +162,14 @@ impl Fields<'_> {
     }
 
     /// Takes units to the end of the bytes.
-    fn units(&mut self, count: std::ops::RangeInclusive<usize>) -> Result<Vec<Unit>, CodecError> {
+    fn units(&mut self, count: std::ops::RangeInclusive<usize>) -> Result<Units, CodecError> {
         if !self.rest.len().is_multiple_of(8) {
             return Err(CodecError::Length(self.kind));
         }
         if !count.contains(&(self.rest.len() / 8)) {
             return Err(CodecError::Range(self.kind));
         }
-        let mut units = Vec::with_capacity(self.rest.len() / 8);
+        let mut units = Units::with_capacity(self.rest.len() / 8);
         while !self.rest.is_empty() {
             units.push(Unit { number: self.u32()?, generation: self.u32()? });
         }

@@ -5,8 +5,9 @@
 use std::any::Any;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The name of the file in a folder whose lock keeps a second writer out.
 pub const LOCK_FILE: &str = "LOCK";
@@ -48,7 +49,7 @@ pub trait File: Send + Sync {
     fn truncate(&self, length: u64) -> io::Result<()>;
 }
 
-/// The machine's own disk: `flock`, `fdatasync`, `fsync` of folders.
+/// The machine's own disk: `flock`, direct writes, `fdatasync`, `fsync` of folders.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFiles;
 
@@ -86,11 +87,13 @@ impl Files for DiskFiles {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(fs::File::options().create(true).truncate(true).read(true).write(true).open(path)?))
+        let file = fs::File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+        Ok(Box::new(DiskFile::new(file, path)))
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(fs::File::options().read(true).write(writable).open(path)?))
+        let file = fs::File::options().read(true).write(writable).open(path)?;
+        if writable { Ok(Box::new(DiskFile::new(file, path))) } else { Ok(Box::new(file)) }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -103,6 +106,67 @@ impl Files for DiskFiles {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
+    }
+}
+
+/// A file that is written past the page cache where that goes: the log writes whole blocks and syncs each write, so a copy in the
+/// cache would only cost time.
+struct DiskFile {
+    file: fs::File,
+    /// The same file opened for direct writes, and an aligned place to write from; `None` where the file system has no such thing.
+    direct: Option<(fs::File, Mutex<Vec<u8>>)>,
+}
+
+/// What direct writes must be multiples of, in place, length and memory; the largest that disks ask for.
+const ALIGNMENT: usize = 4_096;
+
+impl DiskFile {
+    fn new(file: fs::File, path: &Path) -> Self {
+        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let direct = fs::File::options().write(true).custom_flags(flags).open(path).ok();
+        Self { file, direct: direct.map(|direct| (direct, Mutex::default())) }
+    }
+
+    /// `None` when this write cannot be direct; nothing of it has happened then.
+    fn write_direct(&self, bytes: &[u8], offset: u64) -> Option<io::Result<()>> {
+        let (direct, buffer) = self.direct.as_ref()?;
+        if !bytes.len().is_multiple_of(ALIGNMENT) || !offset.is_multiple_of(ALIGNMENT as u64) {
+            return None;
+        }
+        let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.len() < bytes.len() + ALIGNMENT {
+            buffer.resize(bytes.len() + ALIGNMENT, 0);
+        }
+        let start = buffer.as_ptr().align_offset(ALIGNMENT);
+        let aligned = buffer.get_mut(start..start.checked_add(bytes.len())?)?;
+        aligned.copy_from_slice(bytes);
+        match direct.write_all_at(aligned, offset) {
+            // The file system opens files for this and does not do it after all.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => None,
+            written => Some(written),
+        }
+    }
+}
+
+impl File for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        File::read_at(&self.file, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_direct(bytes, offset).unwrap_or_else(|| File::write_at(&self.file, bytes, offset))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(&self.file)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        File::length(&self.file)
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        File::truncate(&self.file, length)
     }
 }
 

@@ -58,3 +58,6 @@ pub struct Unit {
     /// How many times the unit had come back before, from 0.
     pub generation: u32,
 }
+
+/// The units of one grant. Nearly every grant has one, and that one lies in its place instead of on the heap.
+pub type Units = smallvec::SmallVec<[Unit; 2]>;

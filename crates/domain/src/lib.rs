@@ -14,7 +14,7 @@ pub mod sale;
 pub mod stage;
 
 pub use clock::{ChainTime, Clock};
-pub use ids::{OrderSequence, Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, Unit};
+pub use ids::{OrderSequence, Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, Unit, Units};
 pub use money::{Currency, Money};
 pub use promise::Promise;
 pub use record::{Record, RecordKind};

@@ -3,7 +3,7 @@
 //! `chain::codec` gives each its bytes. A kind that this version does not know refuses to open.
 
 use crate::clock::ChainTime;
-use crate::ids::{Hash, Pseudonym, PurchaseId, PurchaseNumber, SaleOrdinal, Unit};
+use crate::ids::{Hash, Pseudonym, PurchaseId, PurchaseNumber, SaleOrdinal, Units};
 
 /// The number of a record's kind in the chain. Numbers never change; 7 to 9 are kept for what is not written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,7 +152,7 @@ pub struct Held {
     /// Index of the item in the definition.
     pub item: u16,
     /// The units, in the order in which they were taken; their count is the quantity.
-    pub units: Vec<Unit>,
+    pub units: Units,
     /// Minor units for all units together.
     pub price: u64,
     /// Keyed hash of the idempotency key.
@@ -223,7 +223,7 @@ pub enum Record {
         /// Its purchase id.
         purchase: PurchaseId,
         /// The units it now has.
-        units: Vec<Unit>,
+        units: Units,
     },
     /// See [`RecordKind::StockChanged`].
     StockChanged {
@@ -232,7 +232,7 @@ pub enum Record {
         /// New units, numbered on from the item's total.
         added: u32,
         /// Free units taken out for ever.
-        withdrawn: Vec<Unit>,
+        withdrawn: Units,
     },
     /// See [`RecordKind::Paused`].
     Paused(PauseReason),

@@ -2,12 +2,13 @@
 //!
 //! The key behind them never rotates: an id that a customer wrote down has to work for as long as the sale is kept.
 
+use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use domain::{Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal};
 
-use crate::keys::{derive_mac_key, first, mac, take};
+use crate::keys::{derive, derive_mac_key, first, mac, take};
 
 /// Logical shards of orders, over any number of servers.
 pub const SHARDS: u16 = 1_024;
@@ -15,9 +16,10 @@ pub const SHARDS: u16 = 1_024;
 const PURCHASE_PREFIX: &str = "pu_";
 const PURCHASE_BYTES: usize = 24;
 const ORDER_PREFIX: &str = "or_";
+/// Sale, number and shard; the rest of an order id's block is zero, and a block that these keys did not make is not.
 const ORDER_PAYLOAD_BYTES: usize = 10;
-const ORDER_TAG_BYTES: usize = 8;
-const ORDER_BYTES: usize = ORDER_PAYLOAD_BYTES + ORDER_TAG_BYTES;
+/// One block of AES.
+const BLOCK_BYTES: usize = 16;
 
 /// The logical shard of a customer's orders in one sale, 0 to 1,023.
 pub fn shard_of(customer: Pseudonym) -> u16 {
@@ -28,10 +30,10 @@ pub fn shard_of(customer: Pseudonym) -> u16 {
 pub struct IdKeys {
     purchase: hmac::Key,
     pending: hmac::Key,
-    purchase_mask: hmac::Key,
-    purchase_mac: hmac::Key,
-    order_tag: hmac::Key,
-    order_mask: hmac::Key,
+    purchase_mask: EncryptingKey,
+    purchase_mac: EncryptingKey,
+    order: EncryptingKey,
+    order_back: DecryptingKey,
 }
 
 impl IdKeys {
@@ -40,10 +42,10 @@ impl IdKeys {
         Self {
             purchase: derive_mac_key(secret, "purchase id"),
             pending: derive_mac_key(secret, "pending ticket"),
-            purchase_mask: derive_mac_key(secret, "purchase mask"),
-            purchase_mac: derive_mac_key(secret, "purchase mac"),
-            order_tag: derive_mac_key(secret, "order tag"),
-            order_mask: derive_mac_key(secret, "order mask"),
+            purchase_mask: encrypting(secret, "purchase mask"),
+            purchase_mac: encrypting(secret, "purchase mac"),
+            order: encrypting(secret, "order"),
+            order_back: DecryptingKey::ecb(cipher_key(secret, "order")).expect("AES-256 has this mode"),
         }
     }
 
@@ -87,49 +89,55 @@ impl IdKeys {
         Some((SaleOrdinal(u32::from_be_bytes(ordinal)), purchase))
     }
 
-    /// The order id that leaves the engine: `"or_"` and base64url of a synthetic tag (8) and the masked payload (10).
-    ///
-    /// The tag is a MAC of the payload and the mask a MAC of the tag, so ids neither count orders nor can be guessed.
+    /// The order id that leaves the engine: `"or_"` and base64url of one AES-256 block that holds sale (4), number (4), shard (2) and
+    /// six zeros, so ids neither count orders nor can be guessed.
     pub fn public_order(&self, sale: SaleOrdinal, number: PurchaseNumber, shard: u16) -> String {
-        let mut payload = [0; ORDER_PAYLOAD_BYTES];
-        payload[..4].copy_from_slice(&sale.0.to_be_bytes());
-        payload[4..8].copy_from_slice(&number.0.to_be_bytes());
-        payload[8..].copy_from_slice(&shard.to_be_bytes());
-        let tag = self.order_tag(&payload);
-        let mut bytes = [0; ORDER_BYTES];
-        bytes[..ORDER_TAG_BYTES].copy_from_slice(&tag);
-        bytes[ORDER_TAG_BYTES..].copy_from_slice(&exclusive_or(payload, self.order_mask(tag)));
-        text(ORDER_PREFIX, &bytes)
+        let mut block = [0; BLOCK_BYTES];
+        block[..4].copy_from_slice(&sale.0.to_be_bytes());
+        block[4..8].copy_from_slice(&number.0.to_be_bytes());
+        block[8..ORDER_PAYLOAD_BYTES].copy_from_slice(&shard.to_be_bytes());
+        text(ORDER_PREFIX, &encrypt(&self.order, block))
     }
 
     /// Reads an id of [`Self::public_order`]; `None` for anything that these keys did not make.
     pub fn parse_order(&self, id: &str) -> Option<(SaleOrdinal, PurchaseNumber, u16)> {
-        let bytes: [u8; ORDER_BYTES] = bytes_of(ORDER_PREFIX, id)?;
-        let mut rest = &bytes[..];
-        let tag: [u8; ORDER_TAG_BYTES] = take(&mut rest);
-        let payload = exclusive_or(take(&mut rest), self.order_mask(tag));
-        verify_slices_are_equal(&self.order_tag(&payload), &tag).ok()?;
-        let mut fields = &payload[..];
+        let mut block: [u8; BLOCK_BYTES] = bytes_of(ORDER_PREFIX, id)?;
+        self.order_back.decrypt(&mut block, DecryptionContext::None).ok()?;
+        let (payload, zeros) = block.split_at(ORDER_PAYLOAD_BYTES);
+        verify_slices_are_equal(zeros, &[0; BLOCK_BYTES - ORDER_PAYLOAD_BYTES]).ok()?;
+        let mut fields = payload;
         let sale = SaleOrdinal(u32::from_be_bytes(take(&mut fields)));
         let number = PurchaseNumber(u32::from_be_bytes(take(&mut fields)));
         Some((sale, number, u16::from_be_bytes(take(&mut fields))))
     }
 
     fn purchase_mask(&self, purchase: PurchaseId) -> [u8; 4] {
-        first(&mac(&self.purchase_mask, &[&purchase.0]))
+        let mut block = [0; BLOCK_BYTES];
+        block[..12].copy_from_slice(&purchase.0);
+        take(&mut &encrypt(&self.purchase_mask, block)[..])
     }
 
+    /// Ordinal and id fill one block exactly, so one encryption is a MAC of them.
     fn purchase_mac(&self, ordinal: [u8; 4], purchase: PurchaseId) -> [u8; 8] {
-        first(&mac(&self.purchase_mac, &[&ordinal, &purchase.0]))
+        let mut block = [0; BLOCK_BYTES];
+        block[..4].copy_from_slice(&ordinal);
+        block[4..].copy_from_slice(&purchase.0);
+        take(&mut &encrypt(&self.purchase_mac, block)[..])
     }
+}
 
-    fn order_tag(&self, payload: &[u8; ORDER_PAYLOAD_BYTES]) -> [u8; ORDER_TAG_BYTES] {
-        first(&mac(&self.order_tag, &[payload]))
-    }
+fn cipher_key(secret: &[u8; 32], context: &str) -> UnboundCipherKey {
+    UnboundCipherKey::new(&AES_256, &derive(secret, context, &[])).expect("AES-256 takes any 32 bytes")
+}
 
-    fn order_mask(&self, tag: [u8; ORDER_TAG_BYTES]) -> [u8; ORDER_PAYLOAD_BYTES] {
-        first(&mac(&self.order_mask, &[&tag]))
-    }
+fn encrypting(secret: &[u8; 32], context: &str) -> EncryptingKey {
+    EncryptingKey::ecb(cipher_key(secret, context)).expect("AES-256 has this mode")
+}
+
+/// One block, never two under each other: what makes this mode unfit for texts does not arise.
+fn encrypt(key: &EncryptingKey, mut block: [u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
+    key.encrypt(&mut block).expect("one block is a whole number of blocks");
+    block
 }
 
 fn exclusive_or<const N: usize>(mut bytes: [u8; N], mask: [u8; N]) -> [u8; N] {

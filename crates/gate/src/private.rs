@@ -2,7 +2,7 @@
 //!
 //! Deleting a customer's key in the vault makes every private part of theirs unreadable and changes no hash.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use domain::ids::Hash;
@@ -12,7 +12,8 @@ use crate::keys::{derive, hash, mac};
 
 const TAG_BYTES: usize = 16;
 
-/// A customer's key for one sale; a pass carries it sealed, so that a purchase never asks the vault.
+/// A customer's key for one sale; a pass carries it sealed, so that a purchase never asks the vault. Its first half encrypts, its
+/// second half draws nonces and salts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CustomerSaleKey([u8; 32]);
 
@@ -28,6 +29,14 @@ impl CustomerSaleKey {
 
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &self.0[..16]).expect("AES-128 takes any 16 bytes"))
+    }
+
+    fn drawing(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0[16..])
     }
 }
 
@@ -50,20 +59,21 @@ pub enum PrivateError {
 
 /// Encrypts a record's private part: the commitment `SHA-256(salt || plaintext)`, and nonce, ciphertext and tag.
 ///
-/// Nonce (12 bytes) and salt (20 bytes) are `HMAC-SHA-256(key, "doorbuster salt v1" || purchase || body hash || plaintext)`, so
-/// equal inputs give equal bytes, and no two different texts ever share a nonce, even when a purchase is decided anew.
+/// The cipher is AES-128-GCM. Nonce (12 bytes) and salt (20 bytes) are
+/// `HMAC-SHA-256(second half of the key, "doorbuster salt v1" || purchase || body hash || plaintext)`, so equal inputs give equal
+/// bytes, and no two different texts ever share a nonce, even when a purchase is decided anew.
 pub fn seal_private(
     key: &CustomerSaleKey,
     purchase: PurchaseId,
     body_hash: &[u8; 16],
     plaintext: &[u8],
 ) -> (Hash, Vec<u8>) {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
-    let (nonce, salt) = nonce_and_salt(&key, purchase, body_hash, plaintext);
+    let (nonce, salt) = nonce_and_salt(key, purchase, body_hash, plaintext);
     let mut sealed = Vec::with_capacity(NONCE_LEN + plaintext.len() + TAG_BYTES);
     sealed.extend(nonce);
     sealed.extend(plaintext);
-    let tag = cipher(&key)
+    let tag = key
+        .cipher()
         .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(purchase.0),
@@ -82,34 +92,28 @@ pub fn open_private(
     commitment: &Hash,
     sealed: &[u8],
 ) -> Result<Vec<u8>, PrivateError> {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
     let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(PrivateError::Sealed)?;
     let mut plaintext = ciphertext.to_vec();
-    let length = cipher(&key)
+    let length = key
+        .cipher()
         .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(purchase.0), &mut plaintext)
         .map_err(|_| PrivateError::Sealed)?
         .len();
     plaintext.truncate(length);
-    let (expected_nonce, salt) = nonce_and_salt(&key, purchase, body_hash, &plaintext);
+    let (expected_nonce, salt) = nonce_and_salt(key, purchase, body_hash, &plaintext);
     verify_slices_are_equal(nonce, &expected_nonce).map_err(|_| PrivateError::Sealed)?;
     if hash(&[&salt, &plaintext]) == *commitment { Ok(plaintext) } else { Err(PrivateError::Commitment) }
 }
 
 fn nonce_and_salt(
-    key: &hmac::Key,
+    key: &CustomerSaleKey,
     purchase: PurchaseId,
     body_hash: &[u8; 16],
     plaintext: &[u8],
 ) -> ([u8; NONCE_LEN], [u8; 20]) {
-    let drawn = mac(key, &[b"doorbuster salt v1", &purchase.0, body_hash, plaintext]);
+    let drawn = mac(&key.drawing(), &[b"doorbuster salt v1", &purchase.0, body_hash, plaintext]);
     let mut rest = &drawn[..];
     (crate::keys::take(&mut rest), crate::keys::take(&mut rest))
-}
-
-/// The AES-256-GCM key: one HMAC rather than HKDF, because it is made for every win.
-fn cipher(key: &hmac::Key) -> LessSafeKey {
-    let derived = mac(key, &[b"doorbuster private part v1"]);
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &derived).expect("AES-256 takes any 32 bytes"))
 }
 
 #[cfg(test)]

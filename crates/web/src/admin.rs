@@ -42,7 +42,7 @@ pub(crate) async fn create_sale(
     bytes: Bytes,
 ) -> Result<Response, Problem> {
     admit(&app, &headers)?;
-    let definition: SaleDefinition = body::json(&headers, &bytes)?;
+    let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
     let creating = Arc::clone(&app);
     let created = tokio::task::spawn_blocking(move || creating.engine.create_sale(&definition)).await;
     let sale = created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
@@ -104,7 +104,7 @@ pub(crate) async fn change_stock(
     bytes: Bytes,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
     admit(&app, &headers)?;
-    let StockBody { change } = body::json(&headers, &bytes)?;
+    let StockBody { change } = body::json(body::content_type(&headers), &bytes)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
     Ok(Json(state(&app, &sale, Request::Decide(Command::ChangeStock { item, change }, None)).await?))

@@ -8,6 +8,8 @@ use engine::Engine;
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
 
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
 /// How the handlers behave.
 #[derive(Clone, Debug)]
 pub struct AppOptions {
@@ -44,8 +46,18 @@ impl App {
         &self.engine
     }
 
-    /// A request id for a client that sent none.
-    pub(crate) fn next_request_id(&self) -> String {
+    /// The client's own request id where it is short and plain, else a new one.
+    pub(crate) fn request_id(&self, sent: Option<&str>) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        match sent {
+            Some(sent) if (1..=REQUEST_ID_BYTES_MAX).contains(&sent.len()) && sent.bytes().all(plain) => {
+                sent.to_owned()
+            }
+            _ => self.next_request_id(),
+        }
+    }
+
+    fn next_request_id(&self) -> String {
         let mut count = self.request_count.fetch_add(1, Ordering::Relaxed);
         let mut digits = [0; 16];
         let mut at = digits.len();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use slab::Slab;
@@ -167,15 +168,16 @@ impl Drop for Admitted {
     }
 }
 
-/// A stream that notes when a request's first bytes arrive.
+/// A stream that notes when a request's first bytes arrive. It begins with bytes that were read before.
 pub(crate) struct WatchedStream {
+    begun: Bytes,
     stream: TokioIo<TcpStream>,
     watch: Rc<Watch>,
 }
 
 impl WatchedStream {
-    pub(crate) fn new(stream: TcpStream, watch: Rc<Watch>) -> Self {
-        Self { stream: TokioIo::new(stream), watch }
+    pub(crate) fn new(stream: TcpStream, begun: Bytes, watch: Rc<Watch>) -> Self {
+        Self { begun, stream: TokioIo::new(stream), watch }
     }
 }
 
@@ -183,8 +185,13 @@ impl Read for WatchedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if !self.begun.is_empty() {
+            let length = self.begun.len().min(buffer.remaining());
+            buffer.put_slice(&self.begun.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if polled.is_ready() && self.watch.phase.get() == Phase::Idle {
             self.watch.enter(Phase::Head);

@@ -118,7 +118,7 @@ async fn grants_of(sale: &Sale, customer: Pseudonym) -> Result<Vec<Grant>, Probl
 }
 
 /// What an owner said about one grant; a receipt is read back from the chain.
-pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Box<Grant>, Problem> {
+pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Grant, Problem> {
     match sale.owner.ask(request).await {
         Some(Answer::Granted(grant, _)) => Ok(grant),
         Some(Answer::Refused { refusal, retry_at, .. }) => Err(Problem { retry_at, ..refusal.into() }),

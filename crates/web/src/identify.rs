@@ -4,15 +4,17 @@ use domain::{Pseudonym, Refusal};
 use engine::{Engine, Sale};
 use gate::identity::Identity;
 use gate::pass::OpenPass;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 
-/// Carries the pass.
-pub(crate) const PASS_HEADER: HeaderName = HeaderName::from_static("doorbuster-pass");
+use crate::purchase::Head;
 
 /// The bearer token of a request.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
+    bearer_in(headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()))
+}
+
+fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {
+    let (scheme, token) = authorization.and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Refusal::TokenInvalid) }
 }
 
@@ -28,9 +30,9 @@ pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
 
 /// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.
 /// Another token of the same customer, a renewed one say, is verified once and serves as well.
-pub(crate) fn pass(engine: &Engine, sale: &Sale, headers: &HeaderMap, now: u64) -> Result<OpenPass, Refusal> {
-    let token = bearer(headers)?;
-    let presented = headers.get(PASS_HEADER).and_then(|value| value.to_str().ok()).ok_or(Refusal::PassInvalid);
+pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> Result<OpenPass, Refusal> {
+    let token = bearer_in(head.authorization)?;
+    let presented = head.pass.ok_or(Refusal::PassInvalid);
     let opened = presented.and_then(|text| engine.passes.open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));
     if !known {

@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use domain::{ChainTime, Refusal};
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::Full;
 use serde::Serialize;
+
+use crate::reply::Reply;
 
 /// A refusal on its way out. It becomes a body in `service`, where the request id is known.
 #[derive(Clone, Debug)]
@@ -68,22 +68,20 @@ impl Problem {
         bytes
     }
 
-    pub(crate) fn render(&self, request_id: &str) -> http::Response<Full<Bytes>> {
-        let bytes = match self.detail {
+    pub(crate) fn reply(&self, request_id: &str) -> Reply {
+        let body = match self.detail {
             None => self.render_from_front(request_id),
             Some(_) => serde_json::to_vec(&self.body(request_id)).expect("a problem has no map with odd keys"),
         };
-        let mut response = http::Response::new(Full::new(bytes.into()));
-        *response.status_mut() = StatusCode::from_u16(self.refusal.status()).expect("refusals have valid statuses");
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let mut headers = Vec::new();
         if let Some(seconds) = self.refusal.retry_after_seconds() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
         if self.refusal.status() == 401 {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        response
+        let status = StatusCode::from_u16(self.refusal.status()).expect("refusals have valid statuses");
+        Reply { status, content_type: "application/problem+json", headers, body }
     }
 }
 

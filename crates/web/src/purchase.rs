@@ -11,23 +11,20 @@ use std::time::Duration;
 
 use admission::postbox::Awaited;
 use admission::{Answer, Command, PurchaseRequest, Request, Wish};
-use bytes::Bytes;
 use chain::PrivatePart;
 use domain::{ChainTime, Refusal, Stage, fault, limits};
 use engine::Sale;
 use gate::pass::OpenPass;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::Full;
 
 use crate::app::App;
 use crate::pending::Pending;
 use crate::problem::Problem;
+use crate::reply::Reply;
 use crate::service::Front;
 use crate::wire::{self, PendingAnswer, PurchaseBody};
 use crate::{body, identify};
 
-const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-const PREFER_HEADER: HeaderName = HeaderName::from_static("prefer");
 /// The longest `Prefer: wait`.
 const WAIT_SECONDS_MAX: u64 = 60;
 
@@ -56,16 +53,66 @@ pub(crate) async fn purchase(
     front: &Front,
     sale_name: &str,
     item_name: &str,
-    headers: &HeaderMap,
+    head: &Head<'_>,
     body: &[u8],
-) -> Result<http::Response<Full<Bytes>>, Problem> {
+) -> Result<Reply, Problem> {
+    let begun = begin(front, sale_name, item_name, head, body)?;
+    finish(front, begun).await
+}
+
+/// Sale and item, when the path is `/v1/sales/{sale}/items/{item}/purchases`.
+pub(crate) fn target(path: &str) -> Option<(&str, &str)> {
+    let path = path.strip_prefix("/v1/sales/")?.strip_suffix("/purchases")?;
+    let (sale, item) = path.split_once("/items/")?;
+    (!item.contains('/') && !sale.contains('/')).then_some((sale, item))
+}
+
+/// The headers of a purchase; one that is not visible ASCII counts as absent.
+#[derive(Default)]
+pub(crate) struct Head<'a> {
+    pub(crate) authorization: Option<&'a str>,
+    pub(crate) pass: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) prefer: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            authorization: text(header::AUTHORIZATION),
+            pass: text(HeaderName::from_static("doorbuster-pass")),
+            key: text(HeaderName::from_static("idempotency-key")),
+            content_type: text(header::CONTENT_TYPE),
+            prefer: text(HeaderName::from_static("prefer")),
+        }
+    }
+}
+
+/// A purchase that passed the gate and was put before its owner.
+pub(crate) struct Begun {
+    sale: Arc<Sale>,
+    request: PurchaseRequest,
+    awaited: Awaited,
+    at_most: Duration,
+}
+
+/// Received and gated: everything up to the owner's inbox. It takes what it needs from `head` and `body`, and waits for nothing.
+pub(crate) fn begin(
+    front: &Front,
+    sale_name: &str,
+    item_name: &str,
+    head: &Head<'_>,
+    body: &[u8],
+) -> Result<Begun, Problem> {
     let app = &front.app;
     reach(app, Stage::Received);
-    let asked = read(headers, body)?;
+    let asked = read(head, body)?;
     let sale = app.engine.sale(sale_name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
-    let open = identify::pass(&app.engine, &sale, headers, now)?;
+    let open = identify::pass(&app.engine, &sale, head, now)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {
@@ -83,8 +130,14 @@ pub(crate) async fn purchase(
     let (request, private) = bind(app, &sale, wish, &asked, &open)?;
     let awaited = front.desk.ask(&sale.owner, Request::Decide(Command::Purchase(request), Some(private)));
     let at_most = asked.wait.unwrap_or(Duration::from_secs(app.options.purchase_wait_seconds));
+    Ok(Begun { sale, request, awaited, at_most })
+}
+
+/// Decided, chained and answered: waits for the owner, and tells what became of it.
+pub(crate) async fn finish(front: &Front, begun: Begun) -> Result<Reply, Problem> {
+    let Begun { sale, request, awaited, at_most } = begun;
     match wait(awaited, at_most).await {
-        Ok(answer) => answered(app, &sale, answer),
+        Ok(answer) => answered(front, &sale, answer),
         Err(awaited) => pending(front, sale, &request, awaited),
     }
 }
@@ -103,8 +156,8 @@ struct Asked<'a> {
     wait: Option<Duration>,
 }
 
-fn read<'a>(headers: &'a HeaderMap, body: &[u8]) -> Result<Asked<'a>, Problem> {
-    let key = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
+    let key = head.key.unwrap_or_default();
     let printable = key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
     if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX || !printable {
         let detail = "Idempotency-Key: send 1 to 128 printable ASCII characters without spaces";
@@ -113,11 +166,11 @@ fn read<'a>(headers: &'a HeaderMap, body: &[u8]) -> Result<Asked<'a>, Problem> {
     if body.len() > limits::PURCHASE_BODY_BYTES_MAX {
         return Err(Refusal::BodyTooLarge.into());
     }
-    let asked: PurchaseBody = body::json(headers, body)?;
+    let asked: PurchaseBody = body::json(head.content_type, body)?;
     let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
     let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
     let coupon_hash = asked.coupon.as_deref().map_or(0, hash_coupon);
-    Ok(Asked { key, quantity, coupon: asked.coupon, coupon_hash, wait: prefer(headers) })
+    Ok(Asked { key, quantity, coupon: asked.coupon, coupon_hash, wait: head.prefer.and_then(prefer) })
 }
 
 /// A number for the core to compare; never zero, which means no coupon.
@@ -129,8 +182,7 @@ fn hash_coupon(code: &str) -> u64 {
 }
 
 /// `None` for the server's own choice.
-fn prefer(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(PREFER_HEADER)?.to_str().ok()?;
+fn prefer(value: &str) -> Option<Duration> {
     let mut wait = None;
     for preference in value.split(',').map(str::trim) {
         if preference.eq_ignore_ascii_case("respond-async") {
@@ -175,20 +227,22 @@ async fn wait(awaited: Awaited, at_most: Duration) -> Result<Answer, Awaited> {
     answer.ok_or(awaited)
 }
 
-fn answered(app: &App, sale: &Sale, answer: Answer) -> Result<http::Response<Full<Bytes>>, Problem> {
+fn answered(front: &Front, sale: &Sale, answer: Answer) -> Result<Reply, Problem> {
+    let app = &front.app;
     app.metrics.reached(Stage::Decided);
     app.metrics.reached(Stage::Chained);
     reach(app, Stage::Answered);
     match answer {
-        Answer::Granted(grant, receipt) => {
-            let mut body = wire::purchase(&app.engine, sale, &grant, receipt.as_ref());
-            let status = if receipt.is_some() { StatusCode::CREATED } else { StatusCode::OK };
-            if receipt.is_none() {
-                // A winner who asks again gets the receipt again, read from the chain.
-                let record = sale.chained_record(grant.record).map_err(|error| Problem::internal(&error))?;
-                body.receipt = record.map(|at| wire::receipt(sale, grant.record, &at.record_hash, &at.head));
-            }
-            Ok(json(status, &body))
+        Answer::Granted(grant, Some(receipt)) => {
+            let mut made = front.made.borrow_mut();
+            let body = made.answer(&app.engine, sale, &grant, &receipt);
+            Ok(Reply { status: StatusCode::CREATED, content_type: "application/json", headers: Vec::new(), body })
+        }
+        Answer::Granted(grant, None) => {
+            // A winner who asks again gets the receipt again, read from the chain.
+            let record = sale.chained_record(grant.record).map_err(|error| Problem::internal(&error))?;
+            let receipt = record.map(|at| wire::receipt(sale, grant.record, &at.record_hash, &at.head));
+            Ok(Reply::json(StatusCode::OK, &wire::purchase(&app.engine, sale, &grant, receipt)))
         }
         Answer::Refused { refusal, position, retry_at } => Err(refused(refusal, position, retry_at)),
         Answer::Grants(_) | Answer::Sale(_) => Err(Refusal::Internal.into()),
@@ -201,12 +255,7 @@ fn refused(refusal: Refusal, position: u64, retry_at: Option<ChainTime>) -> Prob
 }
 
 /// Answers that the decision is not known yet, and keeps listening for it.
-fn pending(
-    front: &Front,
-    sale: Arc<Sale>,
-    request: &PurchaseRequest,
-    awaited: Awaited,
-) -> Result<http::Response<Full<Bytes>>, Problem> {
+fn pending(front: &Front, sale: Arc<Sale>, request: &PurchaseRequest, awaited: Awaited) -> Result<Reply, Problem> {
     let app = Arc::clone(&front.app);
     let key = (sale.ordinal, request.wish.customer, request.purchase);
     if !app.pending.begin(key, app.engine.now()) {
@@ -223,10 +272,10 @@ fn pending(
         app.pending.end(key, refusal, app.engine.now());
     });
     let body = PendingAnswer { status: "pending", purchase, location: location.clone() };
-    let mut response = json(StatusCode::ACCEPTED, &body);
+    let mut reply = Reply::json(StatusCode::ACCEPTED, &body);
     let location = HeaderValue::from_str(&location).map_err(|error| Problem::internal(&error))?;
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    reply.headers.push((header::LOCATION, location));
+    Ok(reply)
 }
 
 /// Proves, after a restart too, that this customer was told `pending` for this purchase.
@@ -258,13 +307,4 @@ pub(crate) fn unchained(
         None if ticket == Some(&pending_ticket(app, sale, customer, purchase)) => Err(Refusal::Interrupted.into()),
         None => Err(Refusal::NotFound.into()),
     }
-}
-
-pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> http::Response<Full<Bytes>> {
-    let mut bytes = Vec::with_capacity(1_024);
-    serde_json::to_writer(&mut bytes, body).expect("answers have no map with odd keys");
-    let mut response = http::Response::new(Full::new(bytes.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

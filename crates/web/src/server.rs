@@ -2,6 +2,7 @@
 //!
 //! `axum::serve` has neither a time-out for headers nor a ceiling on connections, and accepts on one task only.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use admission::postbox::Desk;
+use bytes::Bytes;
 use domain::limits;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,7 +20,8 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::app::App;
-use crate::connections::{Connections, Phase, WatchedStream};
+use crate::connections::{Connections, Phase, Watch, WatchedStream};
+use crate::express::{self, Buffers, Leaves};
 use crate::router;
 use crate::service::{self, Front};
 
@@ -179,7 +182,15 @@ impl Serving {
             Routes::Admin => (router::admin(&self.app), limits::ADMIN_BODY_BYTES_MAX),
         };
         let takes_purchases = self.routes == Routes::Public;
-        Rc::new(Front { app: Arc::clone(&self.app), desk, router, body_bytes_max, takes_purchases })
+        Rc::new(Front {
+            app: Arc::clone(&self.app),
+            desk,
+            router,
+            body_bytes_max,
+            takes_purchases,
+            buffers: Buffers::new(),
+            made: RefCell::default(),
+        })
     }
 }
 
@@ -187,23 +198,30 @@ fn serve_connection(stream: tokio::net::TcpStream, connections: &Rc<Connections>
     let Some(admitted) = connections.admit() else { return };
     // Answers are small and whole: waiting to fill a packet would only delay them.
     drop(stream.set_nodelay(true));
-    let watch = Rc::clone(&admitted.watch);
-    let stream = WatchedStream::new(stream, Rc::clone(&watch));
-    let front = Rc::clone(front);
-    let service = service_fn(move |request| {
-        let (front, watch) = (Rc::clone(&front), Rc::clone(&watch));
+    admitted.watch.enter(Phase::Idle);
+    let place = Rc::new(admitted);
+    let (kept, front) = (Rc::clone(&place), Rc::clone(front));
+    let task = tokio::task::spawn_local(async move { converse(stream, &front, &kept.watch).await });
+    place.ends_with(task.abort_handle());
+}
+
+/// A connection's life: purchases go through the express lane; from the first other request on, hyper serves it.
+async fn converse(mut stream: tokio::net::TcpStream, front: &Rc<Front>, watch: &Rc<Watch>) {
+    let mut begun = Bytes::new();
+    if front.takes_purchases {
+        match express::serve(&mut stream, front, watch).await {
+            Leaves::Ended => return,
+            Leaves::General(bytes) => begun = bytes,
+        }
+        watch.enter(Phase::Head);
+    }
+    let stream = WatchedStream::new(stream, begun, Rc::clone(watch));
+    let service = service_fn(|request| {
+        let (front, watch) = (Rc::clone(front), Rc::clone(watch));
         async move { Ok::<_, std::convert::Infallible>(service::serve(front, watch, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(limits::HEADER_BYTES_MAX).half_close(false).pipeline_flush(true);
-    let connection = builder.serve_connection(stream, service);
-    admitted.watch.enter(Phase::Idle);
-    let place = Rc::new(admitted);
-    let kept = Rc::clone(&place);
-    let task = tokio::task::spawn_local(async move {
-        // A client that goes away is no event.
-        drop(connection.await);
-        drop(kept);
-    });
-    place.ends_with(task.abort_handle());
+    // A client that goes away is no event.
+    drop(builder.serve_connection(stream, service).await);
 }

@@ -79,7 +79,7 @@ fn wrong_counts_at_settlement_break_conservation() {
 #[test]
 fn a_unit_from_nowhere_breaks_conservation() {
     let mut sketch = Sketch::without_sums();
-    hold_at(&mut sketch, 21_000).units = vec![unit(3, 0)];
+    hold_at(&mut sketch, 21_000).units = [unit(3, 0)].as_slice().into();
     sketch.batches.truncate(6);
     // The honest projection counts the unit as taken, so the books' inventory differs as well: the same promise.
     audit_finds(&sketch, &["INV-1"]);
@@ -88,7 +88,7 @@ fn a_unit_from_nowhere_breaks_conservation() {
 #[test]
 fn a_unit_held_twice_breaks_single_holder() {
     let mut sketch = Sketch::without_sums();
-    hold_at(&mut sketch, 13_000).units = vec![unit(1, 0)];
+    hold_at(&mut sketch, 13_000).units = [unit(1, 0)].as_slice().into();
     sketch.batches.truncate(4);
     let report = audit(&sketch.data().0, None);
     assert_eq!(report.promises["INV-2"].violations, 1, "{report}");
@@ -125,7 +125,7 @@ fn a_release_under_another_purchase_id_breaks_single_holder() {
 #[test]
 fn one_unit_more_than_the_items_limit_breaks_the_limit() {
     let mut sketch = Sketch::without_sums();
-    hold_at(&mut sketch, 12_000).units = vec![unit(0, 0), unit(1, 0), unit(2, 0)];
+    hold_at(&mut sketch, 12_000).units = [unit(0, 0), unit(1, 0), unit(2, 0)].as_slice().into();
     hold_at(&mut sketch, 12_000).price *= 3;
     sketch.at(12_000).pop();
     sketch.batches.truncate(3);
@@ -158,7 +158,7 @@ fn a_late_payment_beyond_the_limit_breaks_the_limit() {
     sketch.insert(12_100, vec![released(0, 10, ReleaseReason::CancelledByShop)]);
     sketch.insert(12_200, vec![hold(1, 11, &[unit(1, 0), unit(2, 0)], 12_200)]);
     let units = vec![unit(0, 1)];
-    sketch.insert(12_300, vec![Record::Retaken { number: PurchaseNumber(0), purchase: purchase(10), units }]);
+    sketch.insert(12_300, vec![Record::Retaken { number: PurchaseNumber(0), purchase: purchase(10), units: units.into() }]);
     audit_finds(&sketch, &["INV-3"]);
 }
 

@@ -18,7 +18,7 @@ fn eventful() -> TestChain {
         released(3, ReleaseReason::CancelledByCustomer),
         released(1, ReleaseReason::CancelledByShop),
         retaken(2, &[unit(1, 2)]),
-        Record::StockChanged { item: 1, added: 5, withdrawn: vec![unit(9, 0)] },
+        Record::StockChanged { item: 1, added: 5, withdrawn: [unit(9, 0)].as_slice().into() },
     ]);
     chain.push(&[digest(&[counts(0, 1, 2, 0), counts(14, 0, 0, 1)])]);
     chain
@@ -242,9 +242,9 @@ fn records_that_contradict_the_books_are_parked_whole() {
         (other, "purchase 1 has another id in its order"),
         (retaken(1, &[unit(2, 0)]), "the order of purchase 1 is held, not released"),
         (retaken(0, &[unit(2, 0), unit(1, 0)]), "purchase 0 has 1 units, the record 2"),
-        (Record::StockChanged { item: 0, added: 0, withdrawn: vec![unit(0, 1); 3] }, "item 0: 3 wanted of 2 free"),
+        (Record::StockChanged { item: 0, added: 0, withdrawn: [unit(0, 1); 3].as_slice().into() }, "item 0: 3 wanted of 2 free"),
         (
-            Record::StockChanged { item: 0, added: u32::MAX, withdrawn: vec![] },
+            Record::StockChanged { item: 0, added: u32::MAX, withdrawn: [].as_slice().into() },
             "a number is too large to be compared exactly",
         ),
         (crate::support::created(&[3]), "the sale has been created before"),

@@ -145,7 +145,7 @@ pub(crate) fn held(number: u32, item: u16, units: &[Unit]) -> Record {
         purchase: purchase(number),
         customer: Pseudonym(customer),
         item,
-        units: units.to_vec(),
+        units: units.into(),
         price: 4_900 * units.len() as u64,
         key_hash: [6; 16],
         body_hash: [7; 16],
@@ -165,7 +165,7 @@ pub(crate) fn confirmed(number: u32) -> Record {
 }
 
 pub(crate) fn retaken(number: u32, units: &[Unit]) -> Record {
-    Record::Retaken { number: PurchaseNumber(number), purchase: purchase(number), units: units.to_vec() }
+    Record::Retaken { number: PurchaseNumber(number), purchase: purchase(number), units: units.into() }
 }
 
 pub(crate) fn digest(counts: &[Counts]) -> Record {

@@ -1,0 +1,185 @@
+//! The express lane: a purchase that arrives whole is read, decided and answered without the general machinery of HTTP.
+//!
+//! At the opening nearly every request is such a one. It is read into a buffer that the whole thread shares, so that thousands of
+//! connections keep neither buffers nor header maps of their own. What counts as a purchase is narrow on purpose; everything else,
+//! anything incomplete, odd or wrong, goes to hyper with the bytes read so far, and its connection stays there. So this file never
+//! has to refuse a request for its form, and there is one place that does.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use domain::limits;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::connections::{Phase, Watch};
+use crate::purchase::{self, Head};
+use crate::reply::{REQUEST_ID, Reply};
+use crate::service::Front;
+
+/// Headers of a request in the lane; browsers send about twenty.
+const HEADERS_MAX: usize = 48;
+
+/// What one thread's connections share.
+pub(crate) struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// The `date` header and the second that it is of.
+    date: (u64, String),
+}
+
+impl Buffers {
+    pub(crate) fn new() -> RefCell<Self> {
+        let input = vec![0; limits::HEADER_BYTES_MAX];
+        RefCell::new(Self { input, output: Vec::with_capacity(2_048), date: (0, String::new()) })
+    }
+}
+
+/// Why a connection leaves the lane.
+pub(crate) enum Leaves {
+    /// It has ended.
+    Ended,
+    /// These bytes begin a request that is not for the lane.
+    General(Bytes),
+}
+
+/// Serves one purchase after another, until the connection ends or asks for something else.
+pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Watch) -> Leaves {
+    loop {
+        let length = match read(stream, front).await {
+            Ok(0) | Err(_) => return Leaves::Ended,
+            Ok(length) => length,
+        };
+        let (request_id, begun) = {
+            let buffers = front.buffers.borrow();
+            let bytes = &buffers.input[..length];
+            let Some(request) = Request::read(bytes) else {
+                return Leaves::General(Bytes::copy_from_slice(bytes));
+            };
+            watch.enter(Phase::Handling);
+            let request_id = front.app.request_id(request.request_id);
+            (request_id, purchase::begin(front, request.sale, request.item, &request.head, request.body))
+        };
+        let outcome = match begun {
+            Ok(begun) => purchase::finish(front, begun).await,
+            Err(problem) => Err(problem),
+        };
+        let reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &request_id));
+        watch.enter(Phase::Idle);
+        if send(stream, front, &reply, &request_id).await.is_err() {
+            return Leaves::Ended;
+        }
+    }
+}
+
+/// Reads what has arrived into the thread's buffer; nothing else may run before it is used.
+async fn read(stream: &mut TcpStream, front: &Front) -> io::Result<usize> {
+    poll_fn(|context| {
+        let mut buffers = front.buffers.borrow_mut();
+        let mut input = ReadBuf::new(&mut buffers.input);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut input))?;
+        Poll::Ready(Ok(input.filled().len()))
+    })
+    .await
+}
+
+/// Sends an answer from the thread's buffer; what the socket does not take at once waits in a buffer of its own.
+async fn send(stream: &mut TcpStream, front: &Front, reply: &Reply, request_id: &str) -> io::Result<()> {
+    let rest = poll_fn(|context| {
+        let buffers = &mut *front.buffers.borrow_mut();
+        buffers.output.clear();
+        reply.write(request_id, date(&mut buffers.date, front.app.engine.now()), &mut buffers.output);
+        let sent = match Pin::new(&mut *stream).poll_write(context, &buffers.output) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        Poll::Ready(io::Result::Ok(buffers.output[sent..].to_vec()))
+    })
+    .await?;
+    if rest.is_empty() { Ok(()) } else { stream.write_all(&rest).await }
+}
+
+/// The time in the form of HTTP, made anew once a second.
+fn date((second, text): &mut (u64, String), now_milliseconds: u64) -> &str {
+    let now = now_milliseconds / 1_000;
+    if *second != now {
+        *second = now;
+        *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+    }
+    text
+}
+
+/// A purchase that arrived whole, with nothing behind it.
+struct Request<'a> {
+    sale: &'a str,
+    item: &'a str,
+    head: Head<'a>,
+    request_id: Option<&'a str>,
+    body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// `None` for whatever is not exactly one plain purchase of HTTP/1.1.
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        let httparse::Status::Complete(head_length) = parsed.parse_with_uninit_headers(bytes, &mut headers).ok()?
+        else {
+            return None;
+        };
+        if parsed.method != Some("POST") || parsed.version != Some(1) {
+            return None;
+        }
+        let (sale, item) = purchase::target(parsed.path?)?;
+        let (mut head, mut request_id, mut length) = (Head::default(), None, None);
+        for header in parsed.headers.iter() {
+            let place = match header.name.len() {
+                4 if is(header.name, "host") => continue,
+                6 if is(header.name, "prefer") => &mut head.prefer,
+                10 if is(header.name, "connection") && header.value.eq_ignore_ascii_case(b"keep-alive") => continue,
+                12 if is(header.name, "content-type") => &mut head.content_type,
+                12 if is(header.name, REQUEST_ID.as_str()) => &mut request_id,
+                13 if is(header.name, "authorization") => &mut head.authorization,
+                14 if is(header.name, "content-length") => &mut length,
+                15 if is(header.name, "doorbuster-pass") => &mut head.pass,
+                15 if is(header.name, "idempotency-key") => &mut head.key,
+                _ if changes_the_connection(header.name) => return None,
+                _ => continue,
+            };
+            // Twice the same header is odd enough for the general way.
+            if place.is_some() {
+                return None;
+            }
+            *place = Some(visible(header.value)?);
+        }
+        let body = &bytes[head_length..];
+        let plain = length.unwrap_or("0");
+        let whole = plain.bytes().all(|byte| byte.is_ascii_digit()) && plain.parse() == Ok(body.len());
+        whole.then_some(Self { sale, item, head, request_id, body })
+    }
+}
+
+fn is(name: &str, lower_case: &str) -> bool {
+    name.eq_ignore_ascii_case(lower_case)
+}
+
+/// Headers that change how the request or its answer travels.
+fn changes_the_connection(name: &str) -> bool {
+    ["connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+        .iter()
+        .any(|hop| is(name, hop))
+}
+
+/// The value as text where it has no byte beyond visible ASCII, blanks and tabs.
+fn visible(value: &[u8]) -> Option<&str> {
+    // Without a way out in the middle, so that it compiles to a few wide comparisons.
+    let plain = value.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~' | b'\t'));
+    if plain { std::str::from_utf8(value).ok() } else { None }
+}
