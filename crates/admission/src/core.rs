@@ -3,13 +3,11 @@
 //! Integers below 2^53 and fixed bytes only, so that a short Lua twin gives the same records. Nothing here reads a clock, draws a
 //! random number, does input or output, or derives an id. A record is applied the moment it is decided; durability is the owner's.
 
-use std::collections::VecDeque;
-
 use domain::record::{Counts, Held, PauseReason, ReleaseReason};
 use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, Refusal, SaleDefinition, SalePhase, limits};
 
 use crate::command::{Command, Grant, GrantStatus, PurchaseRequest, SaleState, Wish};
-use crate::grants::{Grants, body_half};
+use crate::grants::{Grants, body_front};
 use crate::stock::Stock;
 use crate::verdict::{self, Holdings, Window};
 
@@ -91,8 +89,8 @@ pub struct Core {
     pub(crate) credit: u64,
     pub(crate) stocks: Vec<Stock>,
     pub(crate) grants: Grants,
-    /// Grants in the order of their deadlines, ended ones skipped when they come up.
-    pub(crate) deadlines: VecDeque<u32>,
+    /// The first grant that may still be held. Deadlines stand in the order of grants, so expiry walks along the numbers.
+    pub(crate) expires_next: PurchaseNumber,
     pub(crate) held_grants: u32,
 }
 
@@ -115,7 +113,7 @@ impl Core {
             credit: 0,
             stocks,
             grants: Grants::new(),
-            deadlines: VecDeque::new(),
+            expires_next: PurchaseNumber(0),
             held_grants: 0,
         }
     }
@@ -155,7 +153,7 @@ impl Core {
             && let Some((number, row)) =
                 self.grants.of_customer(wish.customer).find(|(_, row)| row.purchase == request.purchase)
         {
-            return if row.body == body_half(&request.body_hash) {
+            return if row.body == body_front(&request.body_hash) {
                 Verdict::Unchanged(number)
             } else {
                 Verdict::Refused(Refusal::KeyReused, None)
@@ -306,11 +304,10 @@ impl Core {
     /// Releases up to `expiries_max` holds whose deadline and grace are over. Runs after a batch's commands: purchases first.
     pub fn expire(&mut self, expiries_max: usize, out: &mut Vec<Record>) {
         let mut expired = 0;
-        while let Some(&number) = self.deadlines.front() {
-            let number = PurchaseNumber(number);
-            let row = self.grants.row(number).expect("a deadline belongs to a grant");
+        while let Some(row) = self.grants.row(self.expires_next) {
+            let number = self.expires_next;
             if row.is_held() {
-                let pay_by = ChainTime(row.pay_by_uncredited + self.credit);
+                let pay_by = ChainTime(row.pay_by_uncredited() + self.credit);
                 let over = pay_by.plus(self.definition.grace_seconds * 1_000);
                 if (self.guards.deadline && self.now < over) || expired == expiries_max {
                     return;
@@ -319,7 +316,7 @@ impl Core {
                 self.emit(Record::Released { number, purchase, reason: ReleaseReason::Expired }, out);
                 expired += 1;
             }
-            self.deadlines.pop_front();
+            self.expires_next = PurchaseNumber(number.0 + 1);
         }
     }
 
@@ -351,10 +348,9 @@ impl Core {
             SalePhase::Closed | SalePhase::Settled => None,
         };
         let expiry = self
-            .deadlines
-            .front()
-            .and_then(|number| self.grants.row(PurchaseNumber(*number)))
-            .map(|row| ChainTime(row.pay_by_uncredited + self.credit).plus(self.definition.grace_seconds * 1_000));
+            .grants
+            .row(self.expires_next)
+            .map(|row| ChainTime(row.pay_by_uncredited() + self.credit).plus(self.definition.grace_seconds * 1_000));
         window.into_iter().chain(expiry).min()
     }
 

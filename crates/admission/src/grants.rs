@@ -6,42 +6,56 @@
 use std::collections::HashMap;
 
 use domain::record::ReleaseReason;
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Unit};
+use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Unit, limits};
 use hashbrown::HashTable;
 
 use crate::command::{Grant, GrantStatus};
+use crate::shards::{SHARDS, kept, shard_of, spread};
 
 /// A whole number of the allocator's 64 KiB slices, so that little of a chunk is padding.
 const CHUNK_ROWS: usize = 16_384;
-const SHARDS: u64 = 1024;
 const NONE: u32 = u32::MAX;
 
-/// One grant; 72 bytes.
+/// One grant in one cache line, so that whatever is asked of a customer costs one visit to memory.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 pub(crate) struct Row {
     pub(crate) customer: Pseudonym,
     pub(crate) purchase: PurchaseId,
-    /// The first half of the body's hash; enough to tell bodies under one key apart.
-    pub(crate) body: [u8; 8],
-    /// While held: pay-by time less the clock credits given before the grant, so that one running total moves every open deadline.
-    /// Once ended: the pay-by time as it was then.
-    pub(crate) pay_by_uncredited: u64,
-    /// Number of the `held` record.
-    pub(crate) record: u64,
     /// The first unit; the rest of a larger purchase is in `Grants::more_units`.
     unit: Unit,
     /// The low half of the pass's number; compared only among one customer's grants.
     pub(crate) pass: u32,
     older: u32,
+    /// The front of the body's hash; enough to tell bodies under one key apart.
+    pub(crate) body: BodyFront,
+    /// See [`Row::pay_by_uncredited`].
+    pay_by: [u8; 6],
+    /// See [`Row::record`].
+    record: [u8; 5],
     pub(crate) item: u8,
     pub(crate) quantity: u8,
     status: u8,
 }
 
+const _: () = assert!(size_of::<Row>() == 64);
+const _: () = assert!(limits::TIME_MAX < 1 << 48 && limits::RECORDS_MAX <= 1 << 40);
+
 const HELD: u8 = 0;
 const CONFIRMED: u8 = 255;
 
 impl Row {
+    /// While held: pay-by time less the clock credits given before the grant, so that one running total moves every open deadline.
+    /// Once ended: the pay-by time as it was then.
+    pub(crate) fn pay_by_uncredited(&self) -> u64 {
+        widen(&self.pay_by)
+    }
+
+    /// Number of the `held` record.
+    pub(crate) fn record(&self) -> u64 {
+        widen(&self.record)
+    }
+
     pub(crate) fn status(&self) -> GrantStatus {
         match self.status {
             HELD => GrantStatus::Held,
@@ -70,7 +84,7 @@ impl Row {
 
     fn end(&mut self, status: u8, credit: u64) {
         if self.is_held() {
-            self.pay_by_uncredited += credit;
+            self.pay_by = narrow((self.pay_by_uncredited() + credit).min(limits::TIME_MAX));
         }
         self.status = status;
     }
@@ -88,10 +102,23 @@ pub(crate) struct NewGrant<'a> {
     pub(crate) item: u16,
 }
 
+/// A customer's entry in the index.
+struct Newest {
+    number: u32,
+    kept: u32,
+}
+
+impl Newest {
+    fn is(&self, chunks: &[Vec<Row>], customer: Pseudonym) -> bool {
+        let at = self.number as usize;
+        self.kept == kept(customer) && chunks[at / CHUNK_ROWS][at % CHUNK_ROWS].customer == customer
+    }
+}
+
 pub(crate) struct Grants {
     chunks: Vec<Vec<Row>>,
     /// Customer to their newest row.
-    newest: Vec<HashTable<u32>>,
+    newest: Vec<HashTable<Newest>>,
     /// Units beyond the first, of grants with several.
     more_units: HashMap<u32, Box<[Unit]>>,
 }
@@ -133,40 +160,43 @@ impl Grants {
     /// The customer's grants, newest first.
     pub(crate) fn of_customer(&self, customer: Pseudonym) -> OfCustomer<'_> {
         let shard = &self.newest[shard_of(customer)];
-        let newest = shard.find(customer.fingerprint(), |number| self.customer_at(*number) == customer);
-        OfCustomer { grants: self, next: newest.copied().unwrap_or(NONE) }
+        let newest = shard.find(spread(kept(customer)), |newest| newest.is(&self.chunks, customer));
+        OfCustomer { grants: self, next: newest.map_or(NONE, |newest| newest.number) }
     }
 
-    fn customer_at(&self, number: u32) -> Pseudonym {
-        self.chunks[number as usize / CHUNK_ROWS][number as usize % CHUNK_ROWS].customer
+    /// Looks at what a decision about the customer will read. Many such looks in a row wait for memory together, where decisions
+    /// would wait one after the other.
+    pub(crate) fn touch(&self, customer: Pseudonym) {
+        std::hint::black_box(self.of_customer(customer).next().map(|(_, row)| row.status));
     }
 
     pub(crate) fn push(&mut self, grant: &NewGrant<'_>) -> PurchaseNumber {
         let number = self.count();
         assert!(number < NONE, "a sale has fewer than 2^32 - 1 grants");
-        let chunks = &self.chunks;
-        let customer_at = |number: u32| chunks[number as usize / CHUNK_ROWS][number as usize % CHUNK_ROWS].customer;
+        let (chunks, kept) = (&self.chunks, kept(grant.customer));
         let entry = self.newest[shard_of(grant.customer)].entry(
-            grant.customer.fingerprint(),
-            |candidate| customer_at(*candidate) == grant.customer,
-            |candidate| customer_at(*candidate).fingerprint(),
+            spread(kept),
+            |newest| newest.is(chunks, grant.customer),
+            |newest| spread(newest.kept),
         );
         let older = match entry {
-            hashbrown::hash_table::Entry::Occupied(mut newest) => std::mem::replace(newest.get_mut(), number),
+            hashbrown::hash_table::Entry::Occupied(mut newest) => {
+                std::mem::replace(&mut newest.get_mut().number, number)
+            }
             hashbrown::hash_table::Entry::Vacant(vacant) => {
-                vacant.insert(number);
+                vacant.insert(Newest { number, kept });
                 NONE
             }
         };
         let row = Row {
             customer: grant.customer,
             purchase: grant.purchase,
-            body: body_half(grant.body_hash),
-            pay_by_uncredited: grant.pay_by_uncredited,
-            record: grant.record,
             unit: grant.units[0],
             pass: grant.pass as u32,
             older,
+            body: body_front(grant.body_hash),
+            pay_by: narrow(grant.pay_by_uncredited),
+            record: narrow(grant.record),
             item: grant.item as u8,
             quantity: grant.units.len() as u8,
             status: HELD,
@@ -195,22 +225,35 @@ impl Grants {
             item: u16::from(row.item),
             units: self.units(number).collect(),
             price,
-            pay_by: ChainTime(row.pay_by_uncredited + if row.is_held() { credit } else { 0 }),
+            pay_by: ChainTime(row.pay_by_uncredited() + if row.is_held() { credit } else { 0 }),
             status: row.status(),
-            record: row.record,
+            record: row.record(),
         })
     }
 }
 
-pub(crate) fn body_half(hash: &[u8; 16]) -> [u8; 8] {
-    let mut half = [0; 8];
-    half.copy_from_slice(&hash[..8]);
-    half
+/// What a row keeps of a body's hash.
+pub(crate) type BodyFront = [u8; 6];
+
+pub(crate) fn body_front(hash: &[u8; 16]) -> BodyFront {
+    let mut front = BodyFront::default();
+    front.copy_from_slice(&hash[..size_of::<BodyFront>()]);
+    front
 }
 
-/// Bits that the small tables use neither to find a bucket nor to tell its entries apart.
-fn shard_of(customer: Pseudonym) -> usize {
-    ((customer.fingerprint() >> 32) % SHARDS) as usize
+/// A row has room for times up to `TIME_MAX` and for record numbers below `RECORDS_MAX`.
+fn narrow<const N: usize>(value: u64) -> [u8; N] {
+    let bytes = value.to_le_bytes();
+    assert!(bytes[N..].iter().all(|byte| *byte == 0), "a number outgrew its place in a row");
+    let mut narrow = [0; N];
+    narrow.copy_from_slice(&bytes[..N]);
+    narrow
+}
+
+fn widen<const N: usize>(narrow: &[u8; N]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..N].copy_from_slice(narrow);
+    u64::from_le_bytes(bytes)
 }
 
 /// Iterator over one customer's grants.

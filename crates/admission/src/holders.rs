@@ -5,13 +5,14 @@ use std::sync::{PoisonError, RwLock};
 use domain::Pseudonym;
 use hashbrown::HashTable;
 
-const SHARDS: u64 = 1024;
+use crate::shards::{SHARDS, kept, shard_of, spread};
 
 /// A growing set of customers, read by every gate and written by the owner. It never forgets.
 ///
-/// It holds the first 64 bits of each pseudonym: two customers who share them are both asked for at the owner, which knows exactly.
+/// It holds 32 bits of each pseudonym, told apart in the shard that others of them choose: two customers who share both are asked
+/// for at the owner, which knows exactly. With ten million holders that is one stranger in half a million.
 pub struct Holders {
-    shards: Vec<RwLock<HashTable<u64>>>,
+    shards: Vec<RwLock<HashTable<u32>>>,
 }
 
 impl Holders {
@@ -20,21 +21,16 @@ impl Holders {
     }
 
     pub(crate) fn insert(&self, customer: Pseudonym) {
-        let fingerprint = customer.fingerprint();
-        let mut shard = self.shard(fingerprint).write().unwrap_or_else(PoisonError::into_inner);
-        let entry = shard.entry(fingerprint, |held| *held == fingerprint, |held| *held);
+        let fingerprint = kept(customer);
+        let mut shard = self.shards[shard_of(customer)].write().unwrap_or_else(PoisonError::into_inner);
+        let entry = shard.entry(spread(fingerprint), |held| *held == fingerprint, |held| spread(*held));
         entry.or_insert(fingerprint);
     }
 
     /// Whether the customer may have a grant. `false` is certain, `true` is for the owner to tell.
     pub fn may_hold(&self, customer: Pseudonym) -> bool {
-        let fingerprint = customer.fingerprint();
-        let shard = self.shard(fingerprint).read().unwrap_or_else(PoisonError::into_inner);
-        shard.find(fingerprint, |held| *held == fingerprint).is_some()
-    }
-
-    /// Bits that the tables themselves do not use.
-    fn shard(&self, fingerprint: u64) -> &RwLock<HashTable<u64>> {
-        &self.shards[((fingerprint >> 32) % SHARDS) as usize]
+        let fingerprint = kept(customer);
+        let shard = self.shards[shard_of(customer)].read().unwrap_or_else(PoisonError::into_inner);
+        shard.find(spread(fingerprint), |held| *held == fingerprint).is_some()
     }
 }

@@ -12,6 +12,7 @@ pub mod holders;
 pub mod owner;
 pub mod postbox;
 mod replay;
+mod shards;
 mod stock;
 pub mod thread;
 mod verdict;

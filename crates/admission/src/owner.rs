@@ -236,6 +236,11 @@ impl Owner {
     }
 
     fn decide<R>(&mut self, inbox: &mut VecDeque<Waiting<R>>, turn: &mut Turn) -> Vec<(R, Due)> {
+        for (request, _) in inbox.iter().take(limits::BATCH_DECISIONS_MAX) {
+            if let Request::Decide(Command::Purchase(purchase), _) = request {
+                self.core.grants.touch(purchase.wish.customer);
+            }
+        }
         let mut due = Vec::with_capacity(inbox.len().min(limits::BATCH_DECISIONS_MAX));
         while due.len() < limits::BATCH_DECISIONS_MAX && turn.bytes < BATCH_BYTES_FULL {
             let Some((request, who)) = inbox.pop_front() else { break };

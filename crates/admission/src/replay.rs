@@ -1,7 +1,7 @@
 //! Applying records to the state: the same code for a decision just made and for a chain replayed at start.
 
 use domain::record::{Counts, Held};
-use domain::{PurchaseId, PurchaseNumber, Record, SalePhase, Units};
+use domain::{PurchaseId, PurchaseNumber, Record, SalePhase, Units, limits};
 
 use crate::command::GrantStatus;
 use crate::core::{Contradiction, Core};
@@ -11,7 +11,8 @@ use crate::stock::Stock;
 impl Core {
     /// Applies the next record. A record that does not fit is a contradiction and changes nothing that matters: the caller stops.
     pub fn apply(&mut self, record: &Record) -> Result<(), Contradiction> {
-        self.apply_fitting(record).map_err(|reason| Contradiction { record: self.next, reason })?;
+        let room = fits(self.next < limits::RECORDS_MAX, "a chain has no place for more records");
+        room.and_then(|()| self.apply_fitting(record)).map_err(|reason| Contradiction { record: self.next, reason })?;
         self.next += 1;
         Ok(())
     }
@@ -80,9 +81,10 @@ impl Core {
 
     fn apply_held(&mut self, held: &Held) -> Result<(), &'static str> {
         fits(held.number.0 == self.grants.count(), "grants are not numbered without gaps")?;
+        fits(held.pay_by.0 <= limits::TIME_MAX, "the pay-by time is too late")?;
         let stock = self.stocks.get_mut(usize::from(held.item)).ok_or("there is no such item")?;
         fits(stock.hold(&held.units), "the held units are not the next free ones")?;
-        let number = self.grants.push(&NewGrant {
+        self.grants.push(&NewGrant {
             customer: held.customer,
             purchase: held.purchase,
             body_hash: &held.body_hash,
@@ -92,18 +94,12 @@ impl Core {
             pass: held.pass,
             item: held.item,
         });
-        self.deadlines.push_back(number.0);
         self.held_grants += 1;
         Ok(())
     }
 
     /// Item and units of a grant that ends (`held`) or comes back (not `held`).
-    fn ending(
-        &self,
-        number: PurchaseNumber,
-        purchase: PurchaseId,
-        held: bool,
-    ) -> Result<(usize, Units), &'static str> {
+    fn ending(&self, number: PurchaseNumber, purchase: PurchaseId, held: bool) -> Result<(usize, Units), &'static str> {
         let row = self.grants.row(number).ok_or("there is no such grant")?;
         fits(row.purchase == purchase, "the grant has another purchase id")?;
         let as_expected = if held { row.is_held() } else { matches!(row.status(), GrantStatus::Released(_)) };

@@ -42,6 +42,10 @@ pub const INBOX_MAX: usize = 16_384;
 pub const SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// The greatest integer that the decision core compares: exact in a double, so that a Lua twin decides alike.
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+/// The last time that a grant can be paid by, in milliseconds since the Unix epoch: beyond the year 10000.
+pub const TIME_MAX: u64 = (1 << 48) - 1;
+/// Records of a chain; at a million a second they last for twelve days.
+pub const RECORDS_MAX: u64 = 1 << 40;
 /// Requests let through to the owner per unit that came back, while the sold-out mark stands.
 pub const PERMITS_PER_FREE_UNIT: u64 = 4;
 /// A wall clock that moves this far from the monotonic one has jumped: the sale pauses.
@@ -53,3 +57,4 @@ const _: () = assert!(WITHDRAWN_PER_RECORD_MAX as usize * 8 < RECORD_PUBLIC_BYTE
 const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_DECISIONS_MAX);
 const _: () = assert!((UNITS_PER_ITEM_MAX as u64) < INTEGER_MAX);
+const _: () = assert!(TIME_MAX / 2 + SECONDS_MAX * 1_000 < TIME_MAX);

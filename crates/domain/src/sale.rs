@@ -149,7 +149,7 @@ impl SaleDefinition {
             self.closes_at.0.saturating_sub(self.opens_at.0) <= limits::SECONDS_MAX * 1_000,
             "closes_at: a sale may be open for a year at most",
         )?;
-        check(self.closes_at.0 < limits::INTEGER_MAX / 2, "closes_at: too far in the future")?;
+        check(self.closes_at.0 < limits::TIME_MAX / 2, "closes_at: too far in the future")?;
         check(
             self.spread_milliseconds < self.closes_at.0 - self.opens_at.0,
             "spread_milliseconds: must be shorter than the sale, so that everyone's slot comes",

@@ -158,7 +158,10 @@ fn a_late_payment_beyond_the_limit_breaks_the_limit() {
     sketch.insert(12_100, vec![released(0, 10, ReleaseReason::CancelledByShop)]);
     sketch.insert(12_200, vec![hold(1, 11, &[unit(1, 0), unit(2, 0)], 12_200)]);
     let units = vec![unit(0, 1)];
-    sketch.insert(12_300, vec![Record::Retaken { number: PurchaseNumber(0), purchase: purchase(10), units: units.into() }]);
+    sketch.insert(
+        12_300,
+        vec![Record::Retaken { number: PurchaseNumber(0), purchase: purchase(10), units: units.into() }],
+    );
     audit_finds(&sketch, &["INV-3"]);
 }
 

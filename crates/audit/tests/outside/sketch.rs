@@ -131,7 +131,11 @@ impl Sketch {
         state.add(3, GrantStatus::Held, 0, &[unit(1, 1)]);
         let batch = |epoch, time, records| Sketched { epoch, time, records };
         let hold = |number, who, units: &[Unit], at| Record::Held(held(number, who, 0, units, at));
-        let retaken = Record::Retaken { number: PurchaseNumber(2), purchase: purchase(12), units: [unit(2, 1)].as_slice().into() };
+        let retaken = Record::Retaken {
+            number: PurchaseNumber(2),
+            purchase: purchase(12),
+            units: [unit(2, 1)].as_slice().into(),
+        };
         let batches = vec![
             batch(1, 0, vec![created(), Record::Epoch(1)]),
             batch(1, 10_000, vec![Record::Opened]),
@@ -145,7 +149,11 @@ impl Sketch {
                 30_000,
                 vec![Record::Digest { state: state.bytes(), counts: vec![counts(0, 2, 1, 0), counts(2, 0, 0, 0)] }],
             ),
-            batch(2, 31_000, vec![Record::StockChanged { item: 1, added: 2, withdrawn: [unit(0, 0)].as_slice().into() }]),
+            batch(
+                2,
+                31_000,
+                vec![Record::StockChanged { item: 1, added: 2, withdrawn: [unit(0, 0)].as_slice().into() }],
+            ),
             batch(2, 40_000, vec![Record::Paused(domain::record::PauseReason::Operator)]),
             batch(2, 41_000, vec![Record::Resumed]),
             batch(2, 79_500, vec![released(2, 12, ReleaseReason::Expired)]),

@@ -242,7 +242,10 @@ fn records_that_contradict_the_books_are_parked_whole() {
         (other, "purchase 1 has another id in its order"),
         (retaken(1, &[unit(2, 0)]), "the order of purchase 1 is held, not released"),
         (retaken(0, &[unit(2, 0), unit(1, 0)]), "purchase 0 has 1 units, the record 2"),
-        (Record::StockChanged { item: 0, added: 0, withdrawn: [unit(0, 1); 3].as_slice().into() }, "item 0: 3 wanted of 2 free"),
+        (
+            Record::StockChanged { item: 0, added: 0, withdrawn: [unit(0, 1); 3].as_slice().into() },
+            "item 0: 3 wanted of 2 free",
+        ),
         (
             Record::StockChanged { item: 0, added: u32::MAX, withdrawn: [].as_slice().into() },
             "a number is too large to be compared exactly",

@@ -132,7 +132,8 @@ impl Naive {
         };
         let own = (number as u32, order.purchase, order.customer, order.item, order.price, order.record);
         let real = (grant.number.0, grant.purchase, grant.customer, grant.item, grant.price, grant.record);
-        let same = own == real && (order.status, order.pay_by, &order.units[..]) == (status, grant.pay_by.0, &grant.units[..]);
+        let same =
+            own == real && (order.status, order.pay_by, &order.units[..]) == (status, grant.pay_by.0, &grant.units[..]);
         (!same).then(|| {
             let Order { status, pay_by, units, .. } = order;
             format!("{grant:?}, the naive model has {own:?} {status:?} {pay_by} {units:?}")
