@@ -15,6 +15,8 @@ use crate::{Bench, answer, folder, machine, postgres};
 
 const ROUNDS: usize = 5;
 pub(crate) const CONNECTIONS: usize = 512;
+/// In an open loop a request that is due must find a free connection, also while the server stands still for a moment.
+const OPEN_CONNECTIONS: usize = 4_096;
 pub(crate) const WARM_UP_MILLISECONDS: u64 = 500;
 pub(crate) const MEASURE_MILLISECONDS: u64 = 3_000;
 /// A client that works more than this part of the time may be what is measured.
@@ -134,7 +136,12 @@ fn half_load(bench: &mut Bench, fresh: &Path, requests: &RequestsFile, rate: f64
     let data = bench.workspace.at("wins-half");
     folder::copy(fresh, &data)?;
     let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core) }))?;
-    let report = measure(ClientJob { count: WINNERS, rate: Some(rate), ..client_job(&engine, requests, client_core) })?;
+    let report = measure(ClientJob {
+        count: WINNERS,
+        rate: Some(rate),
+        connections: OPEN_CONNECTIONS,
+        ..client_job(&engine, requests, client_core)
+    })?;
     engine.stop()?;
     check_audit(bench, &data, report.counted)?;
     bench.say(&format!(
