@@ -25,7 +25,7 @@ const TEN_THOUSAND: u32 = 10_000;
 const STRETCH: u32 = 500_000;
 /// Grants of `decisions_per_second`, after as many as a tenth to warm up.
 const DECISIONS: u32 = 1_000_000;
-const SCALE_ROUNDS: usize = 3;
+const SCALE_ROUNDS: usize = 5;
 const SCALE_WINNERS: usize = 300_000;
 const SCALE_MEASURE_MILLISECONDS: u64 = 2_000;
 const RESTARTS: usize = 3;
