@@ -1,18 +1,20 @@
 //! Opening a deployment, creating sales, and finding them.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
 use chain::batch::Batch;
-use chain::{DiskFiles, Files, HeadSigner, LogReader};
+use chain::{AppendError, DiskFiles, Files, HeadSigner, LogReader};
 use domain::record::{Created, PauseReason};
 use domain::{Clock, Promise, SaleDefinition, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
 use gate::ids::IdKeys;
 use gate::pass::{PassKey, PassKeys};
 use gate::pseudonym::{IdentityKey, PseudonymKey};
+use ledger::StoreError;
 use ledger::books::{Books, BooksError};
 use ledger::service::{BooksService, OnDrift, Pace};
 use ledger::vault::{DeploymentKeys, SaleSecrets, Vault, VaultError, VaultService};
@@ -66,6 +68,26 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Whether what failed had no room on the disk; with room it works.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let of_system = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            let of_store = error.downcast_ref::<StoreError>();
+            let of_chain = error.downcast_ref::<OwnerError>();
+            if matches!(of_system, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+                || matches!(of_store, Some(StoreError::Full))
+                || matches!(of_chain, Some(OwnerError::Append(AppendError::Full(_))))
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 /// Why a sale was not created.

@@ -49,6 +49,7 @@ pub(crate) async fn create_sale(
         CreateError::Invalid(rule) => Problem::new(Refusal::SaleInvalid, rule),
         CreateError::TooMany => Problem::new(Refusal::SaleInvalid, error.to_string()),
         CreateError::Exists => Refusal::SaleExists.into(),
+        CreateError::Start(error) if error.is_disk_full() => Refusal::StorageFull.into(),
         CreateError::Start(error) => Problem::internal(&error),
     })?;
     Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())

@@ -16,11 +16,13 @@ pub(crate) struct Problem {
     pub(crate) detail: Option<String>,
     pub(crate) position: Option<u64>,
     pub(crate) retry_at: Option<ChainTime>,
+    /// With `method_not_allowed`: the methods that the path takes.
+    pub(crate) allow: Option<HeaderValue>,
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, detail: None, position: None, retry_at: None }
+        Self { refusal, detail: None, position: None, retry_at: None, allow: None }
     }
 }
 
@@ -80,6 +82,7 @@ impl Problem {
         if self.refusal.status() == 401 {
             headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
+        headers.extend(self.allow.clone().map(|methods| (header::ALLOW, methods)));
         let status = StatusCode::from_u16(self.refusal.status()).expect("refusals have valid statuses");
         Reply { status, content_type: "application/problem+json", headers, body }
     }

@@ -79,8 +79,12 @@ pub(crate) fn public(app: &Arc<App>) -> Router {
     let router = router
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         // `service` has taken every POST; what is left here came with a method that the path does not take.
-        .route("/v1/sales/{sale}/items/{item}/purchases", any(|| async { Problem::from(Refusal::MethodNotAllowed) }));
+        .route("/v1/sales/{sale}/items/{item}/purchases", any(purchases_are_posted));
     finish(router, app)
+}
+
+async fn purchases_are_posted() -> impl axum::response::IntoResponse {
+    ([(http::header::ALLOW, "POST")], Problem::from(Refusal::MethodNotAllowed))
 }
 
 pub(crate) fn admin(app: &Arc<App>) -> Router {

@@ -89,7 +89,7 @@ async fn route(front: &Front, parts: http::request::Parts, body: Bytes) -> Resul
     };
     let (mut parts, body) = response.into_parts();
     if let Some(problem) = parts.extensions.remove::<Problem>() {
-        return Err(problem);
+        return Err(Problem { allow: parts.headers.remove(header::ALLOW), ..problem });
     }
     let bytes = body.collect().await.map_err(|error| Problem::internal(&error))?.to_bytes();
     Ok(Response::from_parts(parts, Full::new(bytes)))

@@ -148,6 +148,13 @@ fn methods_and_paths_that_do_not_exist_are_problems() {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["request_id"].as_str(), reply.header("x-request-id"));
         assert!(problem["title"].as_str().unwrap().ends_with('.'));
+        let allowed = reply.header("allow").unwrap_or_default();
+        let expected = match (status, path) {
+            (405, path) if path.ends_with("/purchases") => "POST",
+            (405, _) => "GET,HEAD",
+            _ => "",
+        };
+        assert_eq!(allowed, expected, "{method} {path}");
     }
     server.operate(Request::new("DELETE", "/admin/v1/sales")).is(405, "method_not_allowed");
     server.operate(Request::get("/v1/sales")).is(404, "not_found");

@@ -81,6 +81,8 @@ fn a_full_disk_pauses_purchases_and_nothing_else_and_room_makes_it_go_on() {
     let mine = anna.asks(Request::get("/v1/sales/drop/mine")).json();
     assert_eq!(mine["purchases"].as_array().unwrap().len(), taken + early.len(), "everybody still sees what is theirs");
     server.stranger("ben", "drop").take_pass().is(503, "storage_full");
+    let another = serde_json::to_value(open_sale("another", 1)).unwrap();
+    server.operate(Request::post("/admin/v1/sales").json(&another)).is(503, "storage_full");
     disk.make_room();
     until("purchases to go on", || anna.buy("boot", "room").code() == "held");
     assert_eq!(server.ask(&Request::get("/readyz")).status, 200);
