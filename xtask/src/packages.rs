@@ -13,7 +13,10 @@ struct Package {
 }
 
 /// One line per package, with a check that does not depend on how it was installed.
-const PACKAGES: [Package; 1] = [Package { name: "postgresql", is_present: postgresql_is_present }];
+const PACKAGES: [Package; 2] = [
+    Package { name: "postgresql", is_present: postgresql_is_present },
+    Package { name: "redis-server", is_present: redis_is_present },
+];
 
 pub(crate) fn check(_root: &Path) -> anyhow::Result<()> {
     let missing: Vec<&str> =
@@ -42,6 +45,10 @@ fn postgresql_is_present() -> bool {
     let debian = std::fs::read_dir("/usr/lib/postgresql")
         .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()));
     debian || succeeds(Command::new("initdb").arg("--version"))
+}
+
+fn redis_is_present() -> bool {
+    succeeds(Command::new("redis-server").arg("--version"))
 }
 
 fn is_root() -> bool {

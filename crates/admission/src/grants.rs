@@ -56,6 +56,21 @@ impl Row {
         widen(&self.record)
     }
 
+    /// `ROW` of the library on Redis, without the units.
+    pub(crate) fn packed(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend(self.customer.0);
+        bytes.extend(self.purchase.0);
+        bytes.extend(self.body);
+        bytes.extend(self.pay_by_uncredited().to_le_bytes());
+        bytes.extend(self.record().to_le_bytes());
+        bytes.extend(self.pass.to_le_bytes());
+        bytes.extend(self.older.to_le_bytes());
+        bytes.extend(u16::from(self.item).to_le_bytes());
+        bytes.push(self.status);
+        bytes
+    }
+
     pub(crate) fn status(&self) -> GrantStatus {
         match self.status {
             HELD => GrantStatus::Held,

@@ -11,6 +11,7 @@ mod grants;
 pub mod holders;
 pub mod owner;
 pub mod postbox;
+pub mod redis;
 mod replay;
 mod shards;
 mod stock;

@@ -30,6 +30,19 @@ impl Stock {
         self.total
     }
 
+    /// Free units that came back, the latest last.
+    pub(crate) fn returned(&self) -> &[Unit] {
+        &self.returned
+    }
+
+    /// `ITEM` of the library on Redis.
+    pub(crate) fn numbers(&self, limit: u32, price: u64) -> [u64; 8] {
+        let returned = self.returned.len() as u64;
+        let [fresh, total, held, sold, withdrawn] =
+            [self.fresh, self.total, self.held, self.sold, self.withdrawn].map(u64::from);
+        [limit.into(), price, fresh, total, returned, held, sold, withdrawn]
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts { free: self.free(), held: self.held, sold: self.sold, withdrawn: self.withdrawn }
     }

@@ -5,5 +5,6 @@ mod failures;
 mod idempotency;
 mod precedence;
 mod properties;
+mod twin;
 mod verdicts;
 mod view;

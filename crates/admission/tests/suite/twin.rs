@@ -1,0 +1,354 @@
+//! The core and its twin on Redis, asked the same things at the same times: every verdict and every record is the same, and in the end
+//! the whole state. A real Redis, started and ended by the test.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use admission::core::Verdict;
+use admission::redis::{
+    COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, TICK, committed_arguments, credit_arguments,
+    decide_arguments, tick_arguments,
+};
+use admission::{Command, Core, Guards, redis as twin};
+use chain::PrivatePart;
+use domain::record::{Created, PauseReason, Record};
+use domain::{ChainTime, PurchaseNumber, SaleDefinition, SaleOrdinal};
+use fastrand::Rng;
+
+use crate::counter::{OPENS_AT, customer, definition, request, wish};
+
+const SEEDS: u64 = 60;
+const STEPS: usize = 400;
+const SECRET: [u8; 32] = [6; 32];
+const EXPIRIES_MAX: usize = 3;
+const UNCOMMITTED_MAX: u64 = 1_000_000;
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A Redis of this test's own on a local socket, gone with the test.
+struct Redis {
+    server: Child,
+    folder: PathBuf,
+    connection: redis::Connection,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("doorbuster-twin-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("redis.sock");
+        let server = Process::new("setpriv")
+            .args(["--pdeathsig", "KILL", "redis-server", "--port", "0", "--save", "", "--appendonly", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--dir")
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server (Debian: apt-get install redis-server) is started through setpriv");
+        let client = redis::Client::open(format!("unix://{}", socket.display())).unwrap();
+        let start = std::time::Instant::now();
+        let mut connection = loop {
+            match client.get_connection() {
+                Ok(connection) => break connection,
+                Err(error) if start.elapsed().as_secs() > 20 => panic!("Redis does not answer: {error}"),
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        let loaded: String = redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTIONS).query(&mut connection).unwrap();
+        assert_eq!(loaded, "doorbuster");
+        Self { server, folder, connection }
+    }
+
+    fn call<T: redis::FromRedisValue>(&mut self, function: &str, keys: &[String], arguments: &[Vec<u8>]) -> T {
+        redis::cmd("FCALL")
+            .arg(function)
+            .arg(keys.len())
+            .arg(keys)
+            .arg(arguments)
+            .query(&mut self.connection)
+            .unwrap_or_else(|error| panic!("{function}: {error}"))
+    }
+
+    fn write(&mut self, keys: &[String], image: &Image) {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SET").arg(&keys[0]).arg(&image.state).ignore();
+        let run_id = self.run_id();
+        pipe.cmd("SET").arg(&keys[6]).arg(run_id).ignore();
+        for (key, fields) in keys[1..].iter().zip(&image.hashes) {
+            for (field, value) in fields {
+                pipe.cmd("HSET").arg(key).arg(field).arg(value).ignore();
+            }
+        }
+        pipe.query::<()>(&mut self.connection).unwrap();
+    }
+
+    fn run_id(&mut self) -> String {
+        let info: String = redis::cmd("INFO").arg("server").query(&mut self.connection).unwrap();
+        info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().to_owned()
+    }
+
+    fn hash(&mut self, key: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        redis::cmd("HGETALL").arg(key).query(&mut self.connection).unwrap()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn sale(random: &mut Rng) -> SaleDefinition {
+    let mut definition = definition(random.u32(0..6));
+    definition.opens_at = ChainTime(OPENS_AT + 1_000);
+    definition.closes_at = ChainTime(OPENS_AT + random.u64(20_000..200_000));
+    definition.items[1].stock = random.u32(0..6);
+    definition.items[0].limit_per_customer = random.u32(1..5);
+    definition.limit_per_customer = random.u32(1..6);
+    definition.grants_per_pass_max = random.u32(1..4);
+    definition.grants_per_customer_max = random.u32(1..8);
+    definition.hold_seconds = random.u64(1..20);
+    definition.spread_milliseconds = 5_000;
+    definition.settle_after_seconds = 10;
+    definition
+}
+
+fn command(random: &mut Rng, clock: u64) -> Command {
+    let number = PurchaseNumber(random.u32(0..14));
+    match random.u32(0..24) {
+        0..13 => {
+            let mut wish = wish(random.u32(0..4), random.u32(1..4));
+            wish.item = random.u16(0..2);
+            wish.pass = random.u64(0..3) + (random.u64(0..2) << 40);
+            wish.slot_offset = random.u32(0..3) * 1_500;
+            wish.pass_expires_at = match random.u32(0..6) {
+                0 => ChainTime(clock + random.u64(0..2)),
+                _ => ChainTime(OPENS_AT + 30_000 * (random.u64(0..4) + 1)),
+            };
+            wish.coupon = u64::from(random.u32(0..20) == 0);
+            Command::Purchase(request(wish, random.u32(0..6)))
+        }
+        13..16 => Command::Cancel { number, customer: random.bool().then(|| customer(random.u32(0..4))) },
+        16..20 => Command::Confirm { number },
+        20 => Command::Pause(if random.bool() { PauseReason::Operator } else { PauseReason::Drift }),
+        21 => Command::Resume,
+        22 => {
+            let change = if random.u32(0..8) == 0 { i64::MAX } else { random.i64(-3..4) };
+            Command::ChangeStock { item: random.u16(0..3), change }
+        }
+        _ => match random.u32(0..6) {
+            0 => Command::Close,
+            1..3 => Command::Settle,
+            _ => Command::Resume,
+        },
+    }
+}
+
+/// One sale decided twice.
+struct Pair<'a> {
+    redis: &'a mut Redis,
+    keys: [String; 7],
+    core: Core,
+    records: Vec<Record>,
+    /// Of the outbox's entries, so many were compared.
+    compared: usize,
+}
+
+impl Pair<'_> {
+    fn decide(&mut self, clock: ChainTime, command: &Command, private: Option<&PrivatePart>) {
+        self.core.advance(clock);
+        self.core.turn_window(&mut self.records);
+        let expected = self.core.decide(command, &mut self.records);
+        let arguments = decide_arguments(clock, command, private);
+        let decided = self.twin_decides(&arguments);
+        assert_eq!(decided, expected, "{command:?}");
+        let held = matches!(expected, Verdict::Changed(_)) && matches!(self.records.last(), Some(Record::Held(_)));
+        self.compare_records(private.filter(|_| held));
+    }
+
+    fn twin_decides(&mut self, arguments: &[Vec<u8>]) -> Verdict {
+        let (what, number, retry_at, _): (String, u64, u64, u64) = self.redis.call(DECIDE, &self.keys, arguments);
+        twin::verdict(&what, number, retry_at).unwrap_or_else(|| panic!("{what} {number}"))
+    }
+
+    fn credit(&mut self, clock: ChainTime, milliseconds: u64) {
+        self.core.advance(clock);
+        self.core.turn_window(&mut self.records);
+        self.core.emit(Record::ClockCredit(milliseconds), &mut self.records);
+        assert_eq!(self.twin_decides(&credit_arguments(clock, milliseconds)), Verdict::Sale);
+        self.compare_records(None);
+    }
+
+    fn tick(&mut self, clock: ChainTime) {
+        self.core.advance(clock);
+        self.core.turn_window(&mut self.records);
+        self.core.expire(EXPIRIES_MAX, &mut self.records);
+        self.core.finish(SECRET, &mut self.records);
+        let _: u64 = self.redis.call(TICK, &self.keys, &tick_arguments(clock, EXPIRIES_MAX, &SECRET));
+        self.compare_records(None);
+    }
+
+    /// What was decided since the last look, byte for byte; a private part goes with the last record.
+    fn compare_records(&mut self, private: Option<&PrivatePart>) {
+        let entries: Vec<Vec<u8>> = redis::cmd("LRANGE")
+            .arg(&self.keys[5])
+            .arg(self.compared)
+            .arg(-1)
+            .query(&mut self.redis.connection)
+            .unwrap();
+        let expected = self.records.split_off(0);
+        assert_eq!(entries.len(), expected.len(), "{expected:?}");
+        for (index, (entry, record)) in entries.iter().zip(&expected).enumerate() {
+            let decided = Decided::parse(entry).unwrap();
+            let mut public = Vec::new();
+            chain::codec::encode(record, &mut public);
+            assert_eq!((decided.time, decided.kind), (self.core.now(), record.kind() as u8), "{record:?}");
+            assert_eq!(decided.public, public, "{record:?}");
+            let part = private.filter(|_| index + 1 == entries.len());
+            let part = part.map_or(Vec::new(), |part| [&part.commitment[..], &part.sealed].concat());
+            assert_eq!(decided.private, part, "{record:?}");
+        }
+        self.compared += entries.len();
+    }
+
+    fn compare_state(&mut self) {
+        // Everything counts as chained, so that only the decisions are compared.
+        let next = self.core.state().next;
+        let committed: u64 = self.redis.call(COMMITTED, &self.keys, &committed_arguments(next, next));
+        assert_eq!(committed, next);
+        let image = Image::of(&self.core, UNCOMMITTED_MAX);
+        let state: Vec<u8> = redis::cmd("GET").arg(&self.keys[0]).query(&mut self.redis.connection).unwrap();
+        assert_eq!(state, image.state);
+        for (key, fields) in self.keys[1..].iter().zip(image.hashes) {
+            let expected: BTreeMap<_, _> = fields.into_iter().collect();
+            assert_eq!(self.redis.hash(key), expected, "{key}");
+        }
+    }
+}
+
+/// A core that has just been created, and the same sale on Redis.
+fn create<'a>(definition: &SaleDefinition, redis: &'a mut Redis, name: &str, uncommitted_max: u64) -> Pair<'a> {
+    definition.validate().unwrap();
+    let mut core = Core::new(definition.clone(), Guards::ON);
+    core.advance(ChainTime(OPENS_AT));
+    let created = Created {
+        ordinal: SaleOrdinal(1),
+        slot_commitment: [0; 32],
+        pseudonym_commitment: [0; 32],
+        signing_key: [0; 32],
+        definition: serde_json::to_vec(definition).unwrap(),
+    };
+    core.emit(Record::Created(Box::new(created)), &mut Vec::new());
+    core.emit(Record::Epoch(1), &mut Vec::new());
+    let keys = twin::keys(name);
+    redis.write(&keys, &Image::of(&core, uncommitted_max));
+    Pair { redis, keys, core, records: Vec::new(), compared: 0 }
+}
+
+fn run(seed: u64, redis: &mut Redis) {
+    let mut random = Rng::with_seed(seed);
+    let definition = sale(&mut random);
+    let mut pair = create(&definition, redis, &format!("drop-{seed}"), UNCOMMITTED_MAX);
+    let mut clock = OPENS_AT;
+    for _ in 0..STEPS {
+        clock = clock.saturating_add_signed(match random.u32(0..10) {
+            0 => random.i64(-3_000..0),
+            1 => random.i64(0..9_000),
+            _ => random.i64(0..300),
+        });
+        // Deadlines, to the millisecond and one beside it.
+        if let Some(event) = pair.core.next_event_at().filter(|event| event.0 > clock && random.u32(0..6) == 0) {
+            clock = event.0 - random.u64(0..2);
+        }
+        match random.u32(0..10) {
+            0..2 => pair.tick(ChainTime(clock)),
+            2 if random.u32(0..4) == 0 => pair.credit(ChainTime(clock), random.u64(1..5_000)),
+            _ => {
+                let part =
+                    PrivatePart { commitment: [random.u8(..); 32], sealed: vec![random.u8(..); random.usize(28..60)] };
+                pair.decide(ChainTime(clock), &command(&mut random, clock), Some(&part).filter(|_| random.bool()));
+            }
+        }
+    }
+    pair.compare_state();
+}
+
+/// Fails the whole test with its seed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the twins differ with seed {}", self.0);
+        }
+    }
+}
+
+#[test]
+fn the_core_and_its_twin_on_redis_decide_alike() {
+    let mut redis = Redis::start();
+    for seed in 0..SEEDS {
+        let _seed = Seed(seed);
+        run(seed, &mut redis);
+    }
+}
+
+#[test]
+fn a_server_that_was_not_admitted_decides_nothing() {
+    let mut redis = Redis::start();
+    let pair = create(&definition(5), &mut redis, "drop", UNCOMMITTED_MAX);
+    let keys = pair.keys.clone();
+    let purchase = |who| Command::Purchase(request(wish(who, 1), 1));
+    let ask = |redis: &mut Redis, command: &Command| -> redis::RedisResult<(String, u64, u64, u64)> {
+        let arguments = decide_arguments(ChainTime(OPENS_AT), command, None);
+        redis::cmd("FCALL").arg(DECIDE).arg(7).arg(&keys).arg(arguments).query(&mut redis.connection)
+    };
+    assert_eq!(ask(&mut redis, &purchase(1)).unwrap().0, "changed");
+    let before = redis.hash(&keys[3]);
+    // The data of another process: copied, restored or replicated.
+    redis::cmd("SET").arg(&keys[6]).arg("0".repeat(40)).query::<()>(&mut redis.connection).unwrap();
+    let refused = ask(&mut redis, &purchase(2)).unwrap_err();
+    assert_eq!(refused.code(), Some(FENCED), "{refused}");
+    assert_eq!(redis.hash(&keys[3]), before, "nothing was decided");
+    // Admitted by nobody at all.
+    redis::cmd("DEL").arg(&keys[6]).query::<()>(&mut redis.connection).unwrap();
+    assert_eq!(ask(&mut redis, &purchase(1)).unwrap_err().code(), Some(FENCED));
+    // Emptied.
+    redis::cmd("FLUSHALL").query::<()>(&mut redis.connection).unwrap();
+    assert_eq!(ask(&mut redis, &purchase(1)).unwrap_err().code(), Some(FENCED));
+}
+
+#[test]
+fn redis_runs_no_further_ahead_of_the_chain_than_it_may_and_winners_are_answered_meanwhile() {
+    let mut redis = Redis::start();
+    let pair = create(&definition(50), &mut redis, "drop", 4);
+    let keys = pair.keys.clone();
+    let ask = |redis: &mut Redis, who: u32| {
+        let command = Command::Purchase(request(wish(who, 1), 1));
+        let arguments = decide_arguments(ChainTime(OPENS_AT), &command, None);
+        let (what, number, retry_at, next): (String, u64, u64, u64) = redis.call(DECIDE, &keys, &arguments);
+        (twin::verdict(&what, number, retry_at).unwrap(), next)
+    };
+    // Two records stand in the chain; the opening and three grants are one too few to be refused, the fourth grant is not.
+    for who in 0..3 {
+        assert!(matches!(ask(&mut redis, who).0, Verdict::Changed(_)));
+    }
+    let (refused, next) = ask(&mut redis, 3);
+    assert_eq!((refused, next), (Verdict::Refused(domain::Refusal::Overloaded, None), 6));
+    assert_eq!(ask(&mut redis, 2).0, Verdict::Unchanged(PurchaseNumber(2)), "a winner asks again");
+    // The chain has come to record 4; those below 3 are nobody's need any more.
+    let noted: u64 = redis.call(COMMITTED, &keys, &committed_arguments(4, 3));
+    assert_eq!(noted, 4);
+    let left: u64 = redis::cmd("LLEN").arg(&keys[5]).query(&mut redis.connection).unwrap();
+    assert_eq!(left, 3, "records 3, 4 and 5");
+    assert!(matches!(ask(&mut redis, 3).0, Verdict::Changed(_)));
+    // An older note changes nothing, and one beyond the last record is no licence.
+    assert_eq!(redis.call::<u64>(COMMITTED, &keys, &committed_arguments(3, 0)), 4);
+    assert_eq!(redis.call::<u64>(COMMITTED, &keys, &committed_arguments(100, 0)), 7);
+}
