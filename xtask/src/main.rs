@@ -1,10 +1,11 @@
-//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`. Nothing of the engine is in here.
+//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`, `services`. Nothing of the engine is in here.
 
 mod bars;
 mod budget;
 mod ci;
 mod packages;
 mod process;
+mod services;
 mod smoke;
 mod soak;
 mod tidy;
@@ -37,6 +38,22 @@ enum Command {
     },
     /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
     Bars,
+    /// Private Redis, NATS and PostgreSQL servers on loopback ports of this machine.
+    Services {
+        #[command(subcommand)]
+        command: ServicesCommand,
+        /// Where they live; `target/services` without it.
+        #[arg(long, global = true)]
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ServicesCommand {
+    /// Start them all; returns when they are ready, and writes `cluster.toml`.
+    Up,
+    /// End them all and remove what they wrote.
+    Down,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +74,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::run(&root)?,
         Command::Soak { seeds } => soak::run(&root, seeds)?,
         Command::Bars => bars::run(&root)?,
+        Command::Services { command: ServicesCommand::Up, folder } => services::up(&root, folder)?,
+        Command::Services { command: ServicesCommand::Down, folder } => services::down(&root, folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,12 +13,18 @@ struct Package {
 }
 
 /// One line per package, with a check that does not depend on how it was installed.
-const PACKAGES: [Package; 2] = [
+const PACKAGES: [Package; 3] = [
     Package { name: "postgresql", is_present: postgresql_is_present },
     Package { name: "redis-server", is_present: redis_is_present },
+    Package { name: "python3-pip", is_present: pip_is_present },
 ];
 
-pub(crate) fn check(_root: &Path) -> anyhow::Result<()> {
+pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+    check_packages()?;
+    crate::services::nats_server(root).map(drop)
+}
+
+fn check_packages() -> anyhow::Result<()> {
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|package| !(package.is_present)()).map(|package| package.name).collect();
     if missing.is_empty() {
@@ -49,6 +55,11 @@ fn postgresql_is_present() -> bool {
 
 fn redis_is_present() -> bool {
     succeeds(Command::new("redis-server").arg("--version"))
+}
+
+/// It brings the NATS server, which Debian has only in a version that is not safe.
+fn pip_is_present() -> bool {
+    succeeds(Command::new("python3").args(["-m", "pip", "--version"]))
 }
 
 fn is_root() -> bool {

@@ -2,28 +2,23 @@
 //!
 //! One round trip per order: a prepared statement that takes a unit where there is one and inserts the order.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use anyhow::ensure;
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use services::postgres::{self, Server};
+use services::process::Life;
 use tokio_postgres::NoTls;
 
 use crate::Bench;
 use crate::http_figures::{MEASURE_MILLISECONDS, WARM_UP_MILLISECONDS};
 use crate::process::{Job, ask, pin};
 
-const BINARIES: &str = "/usr/lib/postgresql";
-/// The path of a local socket has at most 107 bytes; the file's own name takes some.
-const SOCKET_FOLDER_BYTES_MAX: usize = 85;
 const CONNECTIONS: [usize; 5] = [4, 8, 16, 32, 64];
-const START_PATIENCE: Duration = Duration::from_secs(30);
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS item (id int PRIMARY KEY, stock bigint NOT NULL, price bigint NOT NULL);
@@ -48,12 +43,12 @@ pub(crate) struct PostgresJob {
 pub(crate) fn orders_per_second(bench: &mut Bench) -> anyhow::Result<f64> {
     let (server_core, client_core) = bench.machine.cores()?;
     bench.say("postgres: starting a server of its own");
-    let server = Server::start(&bench.workspace.at("postgres"), server_core)?;
+    let server = start(&bench.workspace.at("postgres"), server_core)?;
     let mut rounds = Vec::new();
     for connections in CONNECTIONS {
         let job = PostgresJob {
             socket_folder: server.folder.clone(),
-            user: server.user.name.clone(),
+            user: server.user.clone(),
             connections,
             core: client_core,
         };
@@ -68,146 +63,17 @@ pub(crate) fn orders_per_second(bench: &mut Bench) -> anyhow::Result<f64> {
     Ok(best)
 }
 
-/// Whom the server runs as: PostgreSQL refuses root.
-struct User {
-    name: String,
-    /// User and group to change to; `None` where this process is unprivileged itself.
-    change_to: Option<(u32, u32)>,
-}
-
-impl User {
-    fn find() -> anyhow::Result<Self> {
-        let accounts = fs::read_to_string("/etc/passwd")?;
-        let account = |wanted: &dyn Fn(&[&str]) -> bool| {
-            let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            fields.into_iter().find(|fields| fields.len() > 3 && wanted(fields))
-        };
-        let own = geteuid();
-        if !own.is_root() {
-            let found = account(&|fields| fields[2] == own.as_raw().to_string());
-            return Ok(Self { name: found.context("this user has no name")?[0].to_owned(), change_to: None });
-        }
-        let found = account(&|fields| fields[0] == "postgres").or_else(|| account(&|fields| fields[0] == "nobody"));
-        let fields = found.context("there is no unprivileged user to run PostgreSQL as")?;
-        Ok(Self { name: fields[0].to_owned(), change_to: Some((fields[2].parse()?, fields[3].parse()?)) })
-    }
-
-    /// A command that runs as this user and dies with this process.
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        if let Some((user, group)) = self.change_to {
-            command.args(["--reuid", &user.to_string(), "--regid", &group.to_string(), "--clear-groups"]);
-        }
-        command.args(["--pdeathsig", "KILL"]).arg(program);
-        command
-    }
-}
-
-struct Server {
-    user: User,
-    folder: PathBuf,
-    child: Child,
-}
-
-impl Server {
-    fn start(folder: &Path, core: usize) -> anyhow::Result<Self> {
-        ensure!(
-            folder.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX,
-            "the data folder's path is too long for a local socket"
-        );
-        let binaries = binaries()?;
-        let user = User::find()?;
-        fs::create_dir_all(folder)?;
-        if let Some((user, group)) = user.change_to {
-            chown(folder, Some(user), Some(group))?;
-            open_way(folder)?;
-        }
-        let database = folder.join("database");
-        let made = user
-            .command(&binaries.join("initdb"))
-            .args(["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions", "-D"])
-            .arg(&database)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .output()
-            .context("setpriv or initdb cannot be started")?;
-        if !made.status.success() {
-            bail!("initdb failed: {}", String::from_utf8_lossy(&made.stderr).trim());
-        }
-        let log = fs::File::create(folder.join("log"))?;
-        let child = user
-            .command(&binaries.join("postgres"))
-            .args(["-c", "listen_addresses=", "-c", "fsync=on", "-c", "synchronous_commit=on", "-k"])
-            .arg(folder)
-            .arg("-D")
-            .arg(&database)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut server = Self { user, folder: folder.to_owned(), child };
-        server.wait_until_ready()?;
-        // Its sessions are started from this process, so they stay on the core too, as the engine's threads do.
-        let mut set = CpuSet::new();
-        set.set(core);
-        sched_setaffinity(server.pid(), &set)?;
-        Ok(server)
-    }
-
-    fn pid(&self) -> Option<Pid> {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let start = Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-                bail!("PostgreSQL ended ({status}): {}", log.trim());
-            }
-            match runtime.block_on(connect(&self.folder, &self.user.name)) {
-                Ok(client) => return Ok(runtime.block_on(client.batch_execute(TABLES))?),
-                Err(error) if start.elapsed() > START_PATIENCE => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(50)),
-            }
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // An interrupt ends its sessions and then itself.
-        let asked = self.pid().is_some_and(|pid| kill_process(pid, Signal::INT).is_ok());
-        let start = Instant::now();
-        while asked && start.elapsed() < Duration::from_secs(10) {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// The newest installed server's programs.
-fn binaries() -> anyhow::Result<PathBuf> {
-    let versions = fs::read_dir(BINARIES).into_iter().flatten().flatten();
-    let number =
-        |path: &Path| path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
-    let newest = versions
-        .map(|entry| entry.path())
-        .filter(|path| path.join("bin/initdb").exists())
-        .max_by_key(|path| number(path));
-    Ok(newest.context("no PostgreSQL server is installed (Debian: apt-get install postgresql)")?.join("bin"))
-}
-
-/// The server's user must be able to walk to its folder through those that the bench made itself.
-fn open_way(folder: &Path) -> anyhow::Result<()> {
-    let run = folder.parent().context("the data folder has a parent")?;
-    Ok(fs::set_permissions(run, fs::Permissions::from_mode(0o711))?)
+/// A server on its own defaults, kept on one core: its sessions are started from the pinned process, as the engine's threads are.
+fn start(folder: &Path, core: usize) -> anyhow::Result<Server> {
+    let server = postgres::start(Life::Ours, folder, None)?;
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(Pid::from_raw(server.process.id().cast_signed()), &set)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let client = connect(&server.folder, &server.user).await?;
+        anyhow::Ok(client.batch_execute(TABLES).await?)
+    })?;
+    Ok(server)
 }
 
 async fn connect(socket_folder: &Path, user: &str) -> anyhow::Result<tokio_postgres::Client> {

@@ -1,0 +1,111 @@
+//! Three NATS servers with JetStream, replicating and syncing every acknowledged message.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::process::{Life, Started, command, free_ports, loopback, password};
+use crate::redis::Login;
+
+/// Where the repository's own commands put the server for tests and local clusters.
+pub fn program() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    target.join("nats/bin/nats-server")
+}
+
+/// Servers of one cluster.
+#[derive(Debug)]
+pub struct Servers {
+    /// Where clients connect.
+    pub addresses: Vec<SocketAddr>,
+    /// Where each tells how it is, by HTTP.
+    pub monitors: Vec<SocketAddr>,
+    /// The engine's user: it cannot delete or purge a stream.
+    pub login: Login,
+    /// May do everything; for tests that break things.
+    pub admin: Login,
+    /// The processes, in the order of the addresses.
+    pub processes: Vec<Started>,
+}
+
+/// Starts three of `program`; ready when they have chosen a leader.
+pub fn cluster(life: Life, folder: &Path, program: &Path) -> anyhow::Result<Servers> {
+    const NODES: usize = 3;
+    let ports = free_ports(3 * NODES)?;
+    let addresses = |from: usize| ports[from..from + NODES].iter().copied().map(loopback).collect::<Vec<_>>();
+    let (clients, routes, monitors) = (addresses(0), addresses(NODES), addresses(2 * NODES));
+    let login = |user: &str| anyhow::Ok(Login { user: user.to_owned(), password: password()? });
+    let mut servers = Servers {
+        addresses: clients,
+        monitors,
+        login: login("doorbuster")?,
+        admin: login("admin")?,
+        processes: Vec::new(),
+    };
+    for number in 0..NODES {
+        let name = format!("nats-{number}");
+        let file = folder.join(format!("{name}.conf"));
+        fs::create_dir_all(folder.join(&name))?;
+        fs::write(&file, settings(&servers, &routes, number, &folder.join(&name)))?;
+        let mut server = command(life, program);
+        server.arg("-c").arg(&file);
+        servers.processes.push(Started::new(life, folder, &name, server)?);
+    }
+    for (process, monitor) in servers.processes.iter_mut().zip(&servers.monitors) {
+        process.until("being ready", || {
+            get(*monitor, "/healthz?js-enabled-only=true").filter(|told| told.contains("\"ok\""))
+        })?;
+        process.until("a leader", || get(*monitor, "/jsz").filter(|told| has_leader(told)))?;
+    }
+    Ok(servers)
+}
+
+fn settings(servers: &Servers, routes: &[SocketAddr], number: usize, store: &Path) -> String {
+    let routes_text = routes.iter().map(|route| format!("nats-route://{route}")).collect::<Vec<_>>().join(", ");
+    format!(
+        r#"server_name: doorbuster-{number}
+listen: "{client}"
+http: "{monitor}"
+max_payload: 2MB
+jetstream {{ store_dir: "{store}", sync_interval: always, max_memory_store: 64MB, max_file_store: 4GB }}
+cluster {{ name: doorbuster, listen: "{route}", routes: [{routes_text}] }}
+authorization {{
+  users: [
+    {{ user: "{admin}", password: "{admin_password}" }}
+    {{ user: "{user}", password: "{user_password}", permissions: {{
+        publish: {{ allow: ["log.>", "doorbuster.>", "_INBOX.>", "$JS.API.>", "$JS.ACK.>"],
+                    deny: ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"] }}
+        subscribe: {{ allow: ["log.>", "doorbuster.>", "_INBOX.>"] }} }} }}
+  ]
+}}
+"#,
+        client = servers.addresses[number],
+        monitor = servers.monitors[number],
+        store = store.display(),
+        route = routes[number],
+        admin = servers.admin.user,
+        admin_password = servers.admin.password,
+        user = servers.login.user,
+        user_password = servers.login.password,
+    )
+}
+
+/// Whether the servers' own group, which places streams, has chosen a leader and knows all three.
+fn has_leader(told: &str) -> bool {
+    let meta = told.split("\"meta_cluster\"").nth(1).unwrap_or_default();
+    let plain: String = meta.split_whitespace().collect();
+    plain.contains("\"leader\":\"doorbuster-") && plain.contains("\"cluster_size\":3")
+}
+
+/// The body of a small page.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
