@@ -1,0 +1,151 @@
+//! The connection to NATS and the stream that holds every sale's chain, refused unless it keeps what it acknowledges.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions};
+
+/// Older servers accepted rival appends at one place.
+const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request to JetStream may take before its outcome counts as unknown.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries to reach a server again: half of it to all of it, so that not everybody comes at once.
+const RECONNECT_MILLISECONDS_MAX: u64 = 500;
+/// Every sale's chain has its subject under this one.
+const SUBJECTS: &str = "log.>";
+
+/// Whom the servers know us as.
+#[derive(Clone)]
+pub struct Login {
+    /// Name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({}, secret)", self.user)
+    }
+}
+
+/// Where the chains are kept, and what that place must be.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The servers, `host:port`.
+    pub servers: Vec<String>,
+    /// Who connects.
+    pub login: Login,
+    /// Name of the stream; it is created when it is not there.
+    pub stream: String,
+    /// On how many servers each message is kept.
+    pub replicas: usize,
+}
+
+/// Why the chains cannot be used. Definite: nothing was written, except perhaps an empty stream.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No server answers.
+    #[error("no NATS server answers: {0}")]
+    Unreachable(String),
+    /// The server is too old to be safe.
+    #[error("NATS {0} is too old: before 2.12.3 two writers can both be told that their batch stands at one place")]
+    Version(String),
+    /// The stream cannot be had.
+    #[error("the stream {stream} cannot be had: {reason}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What the servers said.
+        reason: String,
+    },
+    /// The stream would lose what it acknowledged.
+    #[error("the stream {stream} does not keep what it acknowledges: {rule}")]
+    Unsafe {
+        /// Its name.
+        stream: String,
+        /// What has to be changed.
+        rule: String,
+    },
+}
+
+/// The stream of all chains.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    pub(crate) context: Context,
+    pub(crate) stream: Stream<()>,
+}
+
+impl Store {
+    /// Connects, creates the stream where it is missing, and checks that it is fit to hold chains.
+    pub async fn connect(options: &StoreOptions) -> Result<Self, ConnectError> {
+        let Login { user, password } = options.login.clone();
+        let client = ConnectOptions::with_user_and_password(user, password)
+            .name("doorbuster")
+            .connection_timeout(CONNECT_PATIENCE)
+            .request_timeout(Some(REQUEST_PATIENCE))
+            .ping_interval(Duration::from_secs(1))
+            .reconnect_delay_callback(|_| {
+                Duration::from_millis(fastrand::u64(RECONNECT_MILLISECONDS_MAX / 2..RECONNECT_MILLISECONDS_MAX))
+            })
+            .connect(options.servers.clone())
+            .await
+            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        let (major, minor, patch) = VERSION_MIN;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(ConnectError::Version(client.server_info().version));
+        }
+        let context = jetstream::ContextBuilder::new().timeout(REQUEST_PATIENCE).ack_timeout(REQUEST_PATIENCE);
+        let context = context.build(client.clone());
+        let failed = |error: &dyn std::fmt::Display| ConnectError::Stream {
+            stream: options.stream.clone(),
+            reason: error.to_string(),
+        };
+        let mut stream = context.get_or_create_stream(config(options)).await.map_err(|error| failed(&error))?;
+        let info = stream.info().await.map_err(|error| failed(&error))?;
+        check(options, &info.config)?;
+        let name = options.stream.clone();
+        let stream = context.get_stream_no_info(name).await.map_err(|error| failed(&error))?;
+        Ok(Self { client, context, stream })
+    }
+
+    /// The connection, for whoever else speaks through it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+fn config(options: &StoreOptions) -> Config {
+    Config {
+        name: options.stream.clone(),
+        subjects: vec![SUBJECTS.to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: options.replicas,
+        // A stream that is full refuses the new; the old stays.
+        discard: DiscardPolicy::New,
+        max_message_size: i32::try_from(domain::limits::BATCH_BYTES_MAX).unwrap_or(i32::MAX),
+        deny_delete: true,
+        deny_purge: true,
+        ..Config::default()
+    }
+}
+
+/// What a stream must be whoever made it. Whether the servers sync each message is not visible from here; `preflight` asks them.
+fn check(options: &StoreOptions, config: &Config) -> Result<(), ConnectError> {
+    let must = |holds: bool, rule: &str| {
+        if holds { Ok(()) } else { Err(ConnectError::Unsafe { stream: options.stream.clone(), rule: rule.to_owned() }) }
+    };
+    must(config.storage == StorageType::File, "storage must be file")?;
+    must(config.retention == RetentionPolicy::Limits, "retention must be limits")?;
+    must(config.max_age.is_zero(), "max_age must be unset")?;
+    must(config.discard == DiscardPolicy::New, "discard must be new")?;
+    must(config.max_messages_per_subject <= 0, "max_msgs_per_subject must be unset")?;
+    must(config.num_replicas >= options.replicas, &format!("it must have {} replicas", options.replicas))?;
+    must(!config.allow_rollup, "allow_rollup_hdrs must be off")?;
+    must(!config.no_ack, "no_ack must be off")?;
+    must(config.subjects.iter().any(|subject| subject == SUBJECTS), "its subjects must include log.>")
+}
