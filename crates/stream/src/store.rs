@@ -1,5 +1,6 @@
 //! The connection to NATS and the stream that holds every sale's chain, refused unless it keeps what it acknowledges.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
@@ -42,6 +43,8 @@ pub struct StoreOptions {
     pub stream: String,
     /// On how many servers each message is kept.
     pub replicas: usize,
+    /// Spreads the reconnects of processes; each should have another.
+    pub jitter_seed: u64,
 }
 
 /// Why the chains cannot be used. Definite: nothing was written, except perhaps an empty stream.
@@ -83,13 +86,15 @@ impl Store {
     /// Connects, creates the stream where it is missing, and checks that it is fit to hold chains.
     pub async fn connect(options: &StoreOptions) -> Result<Self, ConnectError> {
         let Login { user, password } = options.login.clone();
+        let random = Mutex::new(fastrand::Rng::with_seed(options.jitter_seed));
         let client = ConnectOptions::with_user_and_password(user, password)
             .name("doorbuster")
             .connection_timeout(CONNECT_PATIENCE)
             .request_timeout(Some(REQUEST_PATIENCE))
             .ping_interval(Duration::from_secs(1))
-            .reconnect_delay_callback(|_| {
-                Duration::from_millis(fastrand::u64(RECONNECT_MILLISECONDS_MAX / 2..RECONNECT_MILLISECONDS_MAX))
+            .reconnect_delay_callback(move |_| {
+                let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+                Duration::from_millis(random.u64(RECONNECT_MILLISECONDS_MAX / 2..RECONNECT_MILLISECONDS_MAX))
             })
             .connect(options.servers.clone())
             .await

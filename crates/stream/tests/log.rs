@@ -35,6 +35,7 @@ impl Cluster {
             login: Login { user: login.user, password: login.password },
             stream: stream.to_owned(),
             replicas: 3,
+            jitter_seed: 1,
         }
     }
 
