@@ -108,3 +108,34 @@ fn a_connection_may_leave_the_lane_at_any_byte_and_goes_on() {
     connection.receive(false).unwrap().is(200, "held");
     assert_eq!(server.counts("drop"), [99, 1, 0, 0]);
 }
+
+#[test]
+fn what_is_no_http_is_refused_in_words_and_takes_no_answer_with_it() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 10));
+    let good = server.customer("anna", "drop").attempt("boot", "key-1", 1).request().bytes();
+    let length = "content-length: 14";
+    let bad: &[(&str, Vec<u8>, u16)] = &[
+        ("a sign before the length", replaced(&good, length, "content-length: +14"), 400),
+        ("two lengths", replaced(&good, length, "content-length: 14\r\ncontent-length: 15"), 400),
+        ("no such version", replaced(&good, "HTTP/1.1", "HTTP/2.0"), 400),
+        ("a blank before the colon", replaced(&good, "host:", "x-a : b\r\nhost:"), 400),
+        ("a folded line", replaced(&good, "host:", "x-a: b\r\n c\r\nhost:"), 400),
+        ("an endless header", replaced(&good, "host:", &format!("x-a: {}\r\nhost:", "b".repeat(40_000))), 431),
+        ("headers without number", replaced(&good, "host:", &("x-a: b\r\n".repeat(500) + "host:")), 431),
+        ("no words at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), 400),
+    ];
+    for (what, bytes, status) in bad {
+        let mut connection = Connection::open(server.public()).unwrap();
+        // The server may have answered and closed before the last byte left.
+        drop(connection.send(bytes));
+        let reply = connection.receive(false).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(reply.status, *status, "{what}");
+    }
+    assert_eq!(server.counts("drop"), [10, 0, 0, 0]);
+    // A win is told although rubbish follows it on the same connection.
+    let mut connection = Connection::open(server.public()).unwrap();
+    connection.send(&[&good[..], b"RUBBISH\r\n\r\n"].concat()).unwrap();
+    connection.receive(false).unwrap().is(201, "held");
+    assert_eq!(connection.receive(false).unwrap().status, 400);
+}
