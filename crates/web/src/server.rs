@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -71,6 +73,7 @@ pub enum Routes {
 
 /// A listener with its serving threads.
 pub struct Listener {
+    _claim: Claim,
     address: SocketAddr,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -83,15 +86,21 @@ impl Listener {
         let (stop, stopping) = watch::channel(false);
         let mut bound = options.clone();
         let mut threads = Vec::new();
+        refuse_if_taken(options.address).map_err(failed)?;
+        let mut claim = None;
         for number in 0..options.threads.max(1) {
             let listener = listen(bound.address).map_err(failed)?;
             bound.address = listener.local_addr().map_err(failed)?;
+            if claim.is_none() {
+                claim = Some(self::claim(bound.address).map_err(failed)?);
+            }
             let serving = Serving { app: Arc::clone(app), routes, options: bound.clone(), stopping: stopping.clone() };
             let name = format!("{routes:?} {number}").to_lowercase();
             let thread = std::thread::Builder::new().name(name).spawn(move || serving.run(listener)).map_err(failed)?;
             threads.push(thread);
         }
-        Ok(Self { address: bound.address, stop, threads })
+        let claim = claim.expect("there is at least one serving thread");
+        Ok(Self { _claim: claim, address: bound.address, stop, threads })
     }
 
     /// Where it listens.
@@ -109,6 +118,24 @@ impl Listener {
             }
         }
     }
+}
+
+/// Held while this process listens at an address. Sockets that share a port (each serving thread has its own) would share it with another
+/// process of the same user too, and half of the customers would reach the wrong shop.
+type Claim = UnixListener;
+
+/// Claims the address among all processes of this kind; the system takes the claim back when the process ends, however it ends.
+fn claim(address: SocketAddr) -> io::Result<Claim> {
+    let name = UnixAddress::from_abstract_name(format!("doorbuster listens at {address}"))?;
+    UnixListener::bind_addr(&name)
+}
+
+/// Fails when any process listens there, since a socket that shares nothing can then not be bound.
+fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // As for the real ones: connections of a server that has just ended are in nobody's way.
+    probe.set_reuse_address(true)?;
+    probe.bind(&address.into())
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -39,6 +39,25 @@ fn configurations_that_cannot_be_meant_are_refused_before_anything_is_touched() 
 }
 
 #[test]
+fn a_port_has_one_server() {
+    let server = Server::start();
+    let folder = Folder::new();
+    for taken in ["public.address", "admin.address"] {
+        let address = if taken == "public.address" { server.public() } else { server.admin() };
+        let (data, setting) = (folder.join(taken), format!("{taken}={address}"));
+        let mut arguments = vec!["serve", "--data", data.to_str().unwrap(), "--set", &setting];
+        arguments.extend(["--set", "identity.dangerous_guest_tokens=true"]);
+        for other in ["public.address=127.0.0.1:0", "admin.address=127.0.0.1:0"] {
+            if !other.starts_with(taken) {
+                arguments.extend(["--set", other]);
+            }
+        }
+        doorbuster(&arguments).refused_with(&[&address.to_string(), "another process may have the port"]);
+    }
+    assert_eq!(server.ask(&Request::get("/healthz")).status, 200, "the one that was first is not disturbed");
+}
+
+#[test]
 fn the_operators_routes_want_the_operators_token() {
     let server = Server::start();
     server.create(&open_sale("drop", 5));
