@@ -168,6 +168,11 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
+    /// Ends this side's half of the connection; answers still arrive.
+    pub fn say_no_more(&self) -> io::Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+
     /// Reads one answer; that to a HEAD request has no body.
     pub fn receive(&mut self, to_head: bool) -> io::Result<Reply> {
         let end = loop {

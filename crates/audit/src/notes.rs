@@ -288,10 +288,10 @@ impl Checker<'_> {
     }
 
     fn problem_with(&self, answer: &Answer, purchase: PurchaseId, grant: &Grant) -> Option<&'static str> {
-        let named = answer.position.map(|position| self.replayed.named.get(&position).copied().unwrap_or_default());
-        let Named { hash, purchase: found } = match named {
+        let named = answer.position.map(|position| self.replayed.named.get(&position).cloned().unwrap_or_default());
+        let Named { hash, purchase: found, .. } = match named {
             Some(named) => named,
-            None => Named { hash: answer.record_hash, purchase: Some(purchase) },
+            None => Named { hash: answer.record_hash, purchase: Some(purchase), held: None },
         };
         if found != Some(purchase) {
             Some("is not at the position that its receipt names")

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chain::batch::GENESIS_HEAD;
 use chain::{Batch, SignedHead};
 use domain::ids::Hash;
+use domain::record::Held;
 use domain::{ChainTime, PurchaseId, Record, SaleId};
 
 use crate::model::{Model, Moment};
@@ -15,12 +16,14 @@ use crate::tally::{Claim, Tally};
 const RECORDS_RESERVED_MAX: u64 = 1 << 22;
 
 /// What is known of a record that an answer, a receipt or the books name.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Named {
     /// The chain's hash after it.
     pub(crate) hash: Option<Hash>,
     /// The purchase that it is about.
     pub(crate) purchase: Option<PurchaseId>,
+    /// What it granted, where it is a grant.
+    pub(crate) held: Option<Held>,
 }
 
 /// Something to do when the first `at` records have been applied.
@@ -223,7 +226,9 @@ impl<'a> Replay<'a> {
             self.end.next = number;
             self.run_cut();
             if wanted.next_if_eq(&&number).is_some() {
-                self.named.entry(number).or_default().purchase = purchase_of(&record);
+                let named = self.named.entry(number).or_default();
+                named.purchase = purchase_of(&record);
+                named.held = if let Record::Held(held) = &record { Some(held.clone()) } else { None };
             }
             if let Record::Epoch(new) = record {
                 let follows = epoch.map_or(new <= 1, |epoch| epoch.checked_add(1) == Some(new));

@@ -123,7 +123,7 @@ fn conclude(
         "the file's header and trailer do not describe the chain between them".to_owned()
     });
     for receipt in receipts {
-        receipt.check(&replayed, &own, &mut tally);
+        receipt.check(&replayed, &model.definition, &own, &mut tally);
     }
     tally.add_same(model.tally);
     let claims = Promise::ALL.map(Claim::Promise);

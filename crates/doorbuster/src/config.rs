@@ -76,6 +76,13 @@ pub(crate) struct TestingSettings {
     pub(crate) dangerous_fault_point: String,
 }
 
+const SECRETS_KEY: &str = "identity.hs256_secrets";
+const SECRETS_VARIABLE: &str = "DOORBUSTER_IDENTITY__HS256_SECRETS";
+
+fn split_secrets(text: &str) -> Vec<String> {
+    text.split(',').map(str::to_owned).collect()
+}
+
 impl Settings {
     pub(crate) fn load(args: &ConfigArgs) -> anyhow::Result<Self> {
         let mut builder =
@@ -86,13 +93,19 @@ impl Settings {
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
         let environment = config::Environment::with_prefix("DOORBUSTER").prefix_separator("_").separator("__");
-        builder = builder.add_source(
-            environment.try_parsing(true).list_separator(",").with_list_parse_key("identity.hs256_secrets"),
-        );
+        // Secrets are text, whatever they look like; and no text of theirs may stand in a message about numbers.
+        let others = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(key, _)| key != SECRETS_VARIABLE)
+            .collect();
+        builder = builder.add_source(environment.try_parsing(true).source(Some(others)));
+        if let Ok(secrets) = std::env::var(SECRETS_VARIABLE) {
+            builder = builder.set_override(SECRETS_KEY, split_secrets(&secrets))?;
+        }
         for pair in &args.set {
             let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as KEY=VALUE"))?;
-            builder = if key == "identity.hs256_secrets" {
-                builder.set_override(key, value.split(',').map(str::to_owned).collect::<Vec<_>>())?
+            builder = if key == SECRETS_KEY {
+                builder.set_override(key, split_secrets(value))?
             } else {
                 builder.set_override(key, value)?
             };
@@ -115,7 +128,8 @@ impl Settings {
             self.admin.address.ip().is_loopback(),
             "admin.address: must be a loopback address such as 127.0.0.1:8081"
         );
-        ensure!(self.public.connections_max >= 1 && self.admin.connections_max >= 1, "connections_max: at least 1");
+        ensure!(self.public.connections_max >= 1, "public.connections_max: at least 1");
+        ensure!(self.admin.connections_max >= 1, "admin.connections_max: at least 1");
         for (key, seconds) in [
             ("public.head_seconds_max", self.public.head_seconds_max),
             ("public.body_seconds_max", self.public.body_seconds_max),

@@ -15,13 +15,13 @@ use serde_json::json;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
     /// People who come.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     shoppers: u32,
     /// Units on sale.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     stock: u32,
     /// Seconds over which they come, most of them at the opening.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Everything random about the crowd comes from it.
     #[arg(long, default_value_t = 1)]

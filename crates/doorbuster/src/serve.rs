@@ -87,7 +87,9 @@ fn admin_options(settings: &Settings) -> ListenerOptions {
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let output = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    output.with_ansi(colours).with_target(false).init();
 }
 
 /// An owner that panicked could neither answer nor be trusted: the process ends, and the next start replays the chain.

@@ -51,6 +51,14 @@ pub enum StartError {
         "{0}: this chain is here but vault.sqlite is not; restore the vault from its backup, nothing else has its keys"
     )]
     VaultMissing(PathBuf),
+    /// The books know a sale whose chain is not there.
+    #[error("{}: the books know {known} records of this sale, and its chain is gone; restore the folder from its backup", .folder.display())]
+    ChainMissing {
+        /// Where the chain was.
+        folder: PathBuf,
+        /// Records that the books have applied.
+        known: u64,
+    },
     /// The books.
     #[error(transparent)]
     Books(#[from] BooksError),
@@ -169,6 +177,7 @@ impl Engine {
         for secrets in sales {
             // A name registered just before a crash has secrets and no chain; creating it again takes them up.
             if !has_chain(&engine.data.sale(&secrets.name)) {
+                engine.refuse_without_chain(&secrets.name)?;
                 continue;
             }
             match engine.open_sale(&secrets) {
@@ -188,6 +197,14 @@ impl Engine {
             .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
         self.check_books(&secrets.name, &owner)?;
         self.run_sale(secrets, owner)
+    }
+
+    /// A sale that the books have seen did exist: its chain was lost, not never made.
+    fn refuse_without_chain(&self, name: &str) -> Result<(), StartError> {
+        match self.books_reader()?.offset(name)? {
+            (0, _) => Ok(()),
+            (known, _) => Err(StartError::ChainMissing { folder: self.data.sale(name), known }),
+        }
     }
 
     /// Books that know records which the log does not have mean that the log was restored from an older copy: refuse.

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::record::PauseReason;
-use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault};
+use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Sale};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -108,7 +108,18 @@ pub(crate) async fn change_stock(
     let StockBody { change } = body::json(body::content_type(&headers), &bytes)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
-    Ok(Json(state(&app, &sale, Request::Decide(Command::ChangeStock { item, change }, None)).await?))
+    let changed = state(&app, &sale, Request::Decide(Command::ChangeStock { item, change }, None)).await;
+    Ok(Json(changed.map_err(|problem| match problem.refusal {
+        Refusal::QuantityInvalid => Problem::new(
+            Refusal::QuantityInvalid,
+            format!(
+                "change: an item has at most {} units, and at most {} are withdrawn at once",
+                limits::UNITS_PER_ITEM_MAX,
+                limits::WITHDRAWN_PER_RECORD_MAX
+            ),
+        ),
+        _ => problem,
+    })?))
 }
 
 /// Sends a request that is answered with the sale's state.

@@ -10,7 +10,10 @@ use crate::purchase::Head;
 
 /// The bearer token of a request.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    bearer_in(headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()))
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let first = values.next().and_then(|value| value.to_str().ok());
+    // Twice is ambiguous: something on the way may have read the other.
+    bearer_in(if values.next().is_some() { None } else { first })
 }
 
 fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {

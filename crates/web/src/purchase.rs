@@ -67,7 +67,8 @@ pub(crate) fn target(path: &str) -> Option<(&str, &str)> {
     (!item.contains('/') && !sale.contains('/')).then_some((sale, item))
 }
 
-/// The headers of a purchase; one that is not visible ASCII counts as absent.
+/// The headers of a purchase. One that is not visible ASCII counts as absent, and so does one that comes twice: a proxy on the way may
+/// have read the other.
 #[derive(Default)]
 pub(crate) struct Head<'a> {
     pub(crate) authorization: Option<&'a str>,
@@ -79,7 +80,11 @@ pub(crate) struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: HeaderName| {
+            let mut values = headers.get_all(name).iter();
+            let first = values.next()?.to_str().ok();
+            if values.next().is_some() { None } else { first }
+        };
         Self {
             authorization: text(header::AUTHORIZATION),
             pass: text(HeaderName::from_static("doorbuster-pass")),

@@ -248,7 +248,8 @@ async fn converse(mut stream: tokio::net::TcpStream, front: &Rc<Front>, watch: &
         async move { Ok::<_, std::convert::Infallible>(service::serve(front, watch, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits::HEADER_BYTES_MAX).half_close(false);
+    // Who has said all that there is to say (half-closed) still gets the answer, as in the lane.
+    builder.max_buf_size(limits::HEADER_BYTES_MAX).half_close(true);
     // A client that goes away is no event.
     drop(builder.serve_connection(stream, service).await);
 }

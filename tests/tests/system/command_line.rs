@@ -156,3 +156,37 @@ fn preflight_says_what_it_found_and_what_it_wants() {
     let words = doorbuster(&["preflight", "--data", "/proc/nothing"]);
     assert!(words.out.contains("REFUSED data folder") && words.out.contains("Not fit for a sale"), "{words:?}");
 }
+
+#[test]
+fn verify_tells_an_answer_that_was_changed_from_the_one_that_was_given() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 5));
+    let answer = server.customer("anna", "drop").buy("boot", "key").is(201, "held").json();
+    let folder = Folder::new();
+    let export = folder.join("drop.chain");
+    for_data(&server, &["log", "export", "--out", export.to_str().unwrap()]);
+    let verified = |answer: &Value| {
+        let file = folder.join("answer.json");
+        fs::write(&file, answer.to_string()).unwrap();
+        doorbuster(&["verify", export.to_str().unwrap(), "--receipt", file.to_str().unwrap()])
+    };
+    assert_eq!(verified(&answer).code, Some(0), "{:?}", verified(&answer));
+    let other = answer["purchase"].as_str().unwrap().replace(|letter: char| letter.is_ascii_digit(), "x");
+    for (field, value) in [
+        ("/quantity", 5.into()),
+        ("/price/amount", 1.into()),
+        ("/price/currency", "USD".into()),
+        ("/units/0/number", 4.into()),
+        ("/units/0/generation", 1.into()),
+        ("/item", "sock".into()),
+        ("/sale", "other".into()),
+        ("/purchase", Value::from(format!("{}AAAA{}", &other[..12], &other[16..]))),
+        ("/receipt/position", 2.into()),
+    ] {
+        let mut changed = answer.clone();
+        *changed.pointer_mut(field).unwrap() = value;
+        let said = verified(&changed);
+        assert_eq!(said.code, Some(1), "{field}: {said:?}");
+        assert!(said.out.contains("verify: FAILED"), "{field}: {said:?}");
+    }
+}

@@ -38,7 +38,6 @@ fn a_purchase_is_answered_alike_in_the_lane_and_out_of_it() {
         ("chunked", chunked),
         ("a query", replaced(&plain, "/purchases ", "/purchases?x=1 ")),
         ("too many headers for the lane", replaced(&plain, "host:", &("x-a: b\r\n".repeat(60) + "host:"))),
-        ("the key twice", replaced(&plain, "host:", "idempotency-key: key-1\r\nhost:")),
         ("an old version", replaced(&plain, "HTTP/1.1", "HTTP/1.0")),
     ];
     for (way, bytes) in ways {
@@ -60,6 +59,9 @@ fn refusals_are_told_alike_in_the_lane_and_out_of_it() {
     let bad: &[(&str, Vec<u8>, u16, &str)] = &[
         ("sold out", good.clone(), 409, "sold_out"),
         ("no key", replaced(&good, "idempotency-key: key-1\r\n", ""), 400, "malformed"),
+        ("two keys", replaced(&good, "host:", "idempotency-key: other\r\nhost:"), 400, "malformed"),
+        ("two tokens", replaced(&good, "host:", "authorization: Bearer guest_x\r\nhost:"), 401, "token_invalid"),
+        ("two passes", replaced(&good, "host:", "doorbuster-pass: dp_x\r\nhost:"), 403, "pass_invalid"),
         ("no token", replaced(&good, "authorization: Bearer", "authorization: Basic"), 401, "token_invalid"),
         ("no sale", replaced(&good, "/drop/", "/nope/"), 404, "not_found"),
         ("another type", replaced(&good, "application/json", "text/plain"), 415, "media_type_unsupported"),
@@ -138,4 +140,19 @@ fn what_is_no_http_is_refused_in_words_and_takes_no_answer_with_it() {
     connection.send(&[&good[..], b"RUBBISH\r\n\r\n"].concat()).unwrap();
     connection.receive(false).unwrap().is(201, "held");
     assert_eq!(connection.receive(false).unwrap().status, 400);
+}
+
+#[test]
+fn who_has_said_everything_still_gets_the_answer() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 10));
+    let anna = server.customer("anna", "drop");
+    let in_lane = anna.attempt("boot", "key-1", 1).request().bytes();
+    let outside = replaced(&anna.attempt("boot", "key-2", 1).request().bytes(), "host:", "te: trailers\r\nhost:");
+    for bytes in [in_lane, outside] {
+        let mut connection = Connection::open(server.public()).unwrap();
+        connection.send(&bytes).unwrap();
+        connection.say_no_more().unwrap();
+        connection.receive(false).unwrap().is(201, "held");
+    }
 }

@@ -62,6 +62,23 @@ fn books_deleted_same_audit() {
 }
 
 #[test]
+fn a_vault_that_is_gone_and_a_chain_that_is_gone_are_refused() {
+    let mut server = Server::start();
+    lived_in(&server, "drop");
+    server.drained("drop");
+    server.terminate();
+    let vault = server.data().join("vault.sqlite");
+    let aside = server.data().join("aside");
+    for gone in [vault, server.data().join("sales/drop")] {
+        fs::rename(&gone, &aside).unwrap();
+        server.refused(&[]).refused_with(&["drop", "restore", "backup"]);
+        fs::rename(&aside, &gone).unwrap();
+    }
+    server.start_again();
+    server.customer("cleo", "drop").buy("boot", "key").is(409, "sold_out");
+}
+
+#[test]
 fn second_process_refused() {
     let server = Server::start();
     lived_in(&server, "drop");
