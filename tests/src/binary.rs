@@ -77,6 +77,11 @@ impl Ended {
 
 /// Runs `doorbuster` with these arguments to its end.
 pub fn doorbuster<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
-    let output = command().args(arguments).env("RUST_LOG", "warn").output();
+    doorbuster_in(&[], arguments)
+}
+
+/// Runs `doorbuster` with these variables and arguments to its end.
+pub fn doorbuster_in<S: AsRef<std::ffi::OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Ended {
+    let output = command().args(arguments).env("RUST_LOG", "warn").envs(variables.iter().copied()).output();
     Ended::of(output.expect("the binary starts"))
 }

@@ -13,7 +13,7 @@ mod server;
 mod waiting;
 mod wire;
 
-pub use binary::{Ended, doorbuster};
+pub use binary::{Ended, doorbuster, doorbuster_in};
 pub use customer::{Customer, sign_with, token_of};
 pub use folder::Folder;
 pub use promises::{audit_is_clean, audit_is_complete, verify_sale};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use system_tests::{Ended, Folder, Request, Server, doorbuster, open_sale};
+use system_tests::{Ended, Folder, Request, Server, doorbuster, doorbuster_in, open_sale};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -189,4 +189,23 @@ fn verify_tells_an_answer_that_was_changed_from_the_one_that_was_given() {
         assert_eq!(said.code, Some(1), "{field}: {said:?}");
         assert!(said.out.contains("verify: FAILED"), "{field}: {said:?}");
     }
+}
+
+#[test]
+fn secrets_from_the_environment_are_text_and_no_message_shows_them() {
+    const NAME: &str = "DOORBUSTER_IDENTITY__HS256_SECRETS";
+    let shop = ["--set", "identity.issuer=shop", "--set", "identity.audience=us"];
+    for (secrets, count) in [
+        ("1234567890123456789012345678901234567890", 1),
+        ("1e400,true,[1],{\"a\":1},0x00000000000000000000000000000000", 5),
+        ("", 0),
+    ] {
+        let json = doorbuster_in(&[(NAME, secrets)], &[&["config", "--json"][..], &shop].concat()).json();
+        assert_eq!(json["identity"]["hs256_secrets"].as_array().unwrap().len(), count, "{secrets}");
+        assert!(secrets.is_empty() || !json.to_string().contains(&secrets[..4]), "{json}");
+    }
+    // Other variables are numbers where numbers are wanted.
+    let wrong = doorbuster_in(&[("DOORBUSTER_PUBLIC__THREADS", "many"), (NAME, "the-secret")], &["config"]);
+    wrong.refused_with(&["threads"]);
+    assert!(!wrong.error.contains("the-secret"), "{wrong:?}");
 }
