@@ -27,9 +27,13 @@ pub fn keys(sale: &str) -> [String; 7] {
         .map(|part| format!("doorbuster:{{{sale}}}:{part}"))
 }
 
+/// A number as the library reads it, exact in a number of Lua.
+fn number(number: u64) -> Vec<u8> {
+    number.min(limits::INTEGER_MAX).to_string().into_bytes()
+}
+
 /// The arguments of [`DECIDE`].
 pub fn decide_arguments(clock: ChainTime, command: &Command, private: Option<&PrivatePart>) -> Vec<Vec<u8>> {
-    let number = |number: u64| number.min(limits::INTEGER_MAX).to_string().into_bytes();
     let mut arguments = vec![number(clock.0)];
     let mut named = |name: &str, fields: Vec<Vec<u8>>| {
         arguments.push(name.as_bytes().to_vec());
@@ -56,7 +60,6 @@ pub fn decide_arguments(clock: ChainTime, command: &Command, private: Option<&Pr
 }
 
 fn purchase_fields(request: &PurchaseRequest, private: Option<&PrivatePart>) -> Vec<Vec<u8>> {
-    let number = |number: u64| number.min(limits::INTEGER_MAX).to_string().into_bytes();
     let wish = &request.wish;
     vec![
         wish.customer.0.to_vec(),
@@ -75,17 +78,17 @@ fn purchase_fields(request: &PurchaseRequest, private: Option<&PrivatePart>) -> 
 
 /// The arguments of [`DECIDE`] for time that was lost and is given back to every open hold.
 pub fn credit_arguments(clock: ChainTime, milliseconds: u64) -> Vec<Vec<u8>> {
-    vec![clock.0.to_string().into_bytes(), b"credit".to_vec(), milliseconds.to_string().into_bytes()]
+    vec![number(clock.0), b"credit".to_vec(), number(milliseconds)]
 }
 
 /// The arguments of [`TICK`].
 pub fn tick_arguments(clock: ChainTime, expiries_max: usize, slot_secret: &[u8; 32]) -> Vec<Vec<u8>> {
-    vec![clock.0.to_string().into_bytes(), expiries_max.to_string().into_bytes(), slot_secret.to_vec()]
+    vec![number(clock.0), number(expiries_max as u64), slot_secret.to_vec()]
 }
 
 /// The arguments of [`COMMITTED`]: the chain has the records below `committed`, and nobody needs those below `done` from the outbox.
 pub fn committed_arguments(committed: u64, done: u64) -> Vec<Vec<u8>> {
-    [committed, done].map(|number| number.to_string().into_bytes()).to_vec()
+    [committed, done].map(number).to_vec()
 }
 
 /// Reads the reply of [`DECIDE`]: what, a number, and from when another try makes sense. `None` for what the library never says.

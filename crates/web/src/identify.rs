@@ -4,16 +4,21 @@ use domain::{Pseudonym, Refusal};
 use engine::{Engine, Sale};
 use gate::identity::Identity;
 use gate::pass::OpenPass;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::purchase::Head;
 
 /// The bearer token of a request.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let first = values.next().and_then(|value| value.to_str().ok());
-    // Twice is ambiguous: something on the way may have read the other.
-    bearer_in(if values.next().is_some() { None } else { first })
+    bearer_in(once(headers, header::AUTHORIZATION))
+}
+
+/// A header's text. One that is not visible ASCII counts as absent, and so does one that comes twice: a proxy on the way may have read
+/// the other.
+pub(crate) fn once(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.to_str().ok();
+    if values.next().is_some() { None } else { first }
 }
 
 fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {

@@ -67,8 +67,7 @@ pub(crate) fn target(path: &str) -> Option<(&str, &str)> {
     (!item.contains('/') && !sale.contains('/')).then_some((sale, item))
 }
 
-/// The headers of a purchase. One that is not visible ASCII counts as absent, and so does one that comes twice: a proxy on the way may
-/// have read the other.
+/// The headers of a purchase, each at most once.
 #[derive(Default)]
 pub(crate) struct Head<'a> {
     pub(crate) authorization: Option<&'a str>,
@@ -80,11 +79,7 @@ pub(crate) struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let text = |name: HeaderName| {
-            let mut values = headers.get_all(name).iter();
-            let first = values.next()?.to_str().ok();
-            if values.next().is_some() { None } else { first }
-        };
+        let text = |name| identify::once(headers, name);
         Self {
             authorization: text(header::AUTHORIZATION),
             pass: text(HeaderName::from_static("doorbuster-pass")),

@@ -9,14 +9,14 @@ use serde::Serialize;
 /// Names a request in the server's log.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What every answer says to browsers. The last one yields where an answer says itself how long it may be kept; what does not is
-/// somebody's own.
-const SECURITY: [(HeaderName, HeaderValue); 4] = [
+/// What every answer says to browsers.
+const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
+/// Yields where an answer says itself how long it may be kept; what does not is somebody's own.
+const KEPT: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Adds the request's id and the security headers.
 pub(crate) fn secure(headers: &mut HeaderMap, request_id: &str) {
@@ -24,8 +24,9 @@ pub(crate) fn secure(headers: &mut HeaderMap, request_id: &str) {
         headers.insert(REQUEST_ID, request_id);
     }
     for (name, value) in SECURITY {
-        headers.entry(name).or_insert(value);
+        headers.insert(name, value);
     }
+    headers.entry(header::CACHE_CONTROL).or_insert(KEPT);
 }
 
 /// A small answer in one piece.
@@ -69,6 +70,7 @@ impl Reply {
         for (name, value) in &SECURITY {
             write_header(name.as_str(), value.as_bytes(), out);
         }
+        write_header(header::CACHE_CONTROL.as_str(), KEPT.as_bytes(), out);
         write_header(header::CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(self.body.len()).as_bytes(), out);
         write_header(header::DATE.as_str(), date.as_bytes(), out);
         out.extend(b"\r\n\r\n");

@@ -410,37 +410,15 @@ pub struct CountsAnswer {
 
 #[cfg(test)]
 mod tests {
-    use domain::money::Currency;
-    use domain::sale::ItemDefinition;
     use domain::{Pseudonym, PurchaseId, PurchaseNumber, SaleId, Unit};
 
     use super::*;
 
     fn definition() -> SaleDefinition {
-        SaleDefinition {
-            sale: "drop-7".to_owned(),
-            title: "Two posters".to_owned(),
-            currency: Currency(*b"EUR"),
-            passes_open_at: ChainTime(0),
-            opens_at: ChainTime(0),
-            closes_at: ChainTime(1),
-            spread_milliseconds: 0,
-            hold_seconds: 600,
-            grace_seconds: 0,
-            pass_seconds: 60,
-            grants_per_pass_max: 5,
-            grants_per_customer_max: 10,
-            limit_per_customer: 1,
-            resale_delay_milliseconds: 1_000,
-            settle_after_seconds: 3_600,
-            items: vec![ItemDefinition {
-                item: "poster-a".to_owned(),
-                title: "Poster".to_owned(),
-                stock: 2,
-                price: 1_500,
-                limit_per_customer: 1,
-            }],
-        }
+        let text = r#"{"sale": "drop-7", "title": "Two posters", "currency": "EUR", "opens_at": "2026-11-27T20:00:00Z",
+            "closes_at": "2026-11-27T21:00:00Z", "limit_per_customer": 1, "items": [
+            {"item": "poster-a", "title": "Poster", "stock": 2, "price": 1500, "limit_per_customer": 1}]}"#;
+        serde_json::from_str(text).unwrap()
     }
 
     #[test]

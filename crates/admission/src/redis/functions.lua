@@ -148,10 +148,8 @@ local function commit(call)
       redis.call('HSET', keys[4], number, bytes .. row.units)
     end
   end
-  for customer, number in pairs(call.newest) do
-    if call.newest_changed and call.newest_changed[customer] then
-      redis.call('HSET', keys[5], customer, number)
-    end
+  if call.granted_to then
+    redis.call('HSET', keys[5], call.granted_to, call.newest[call.granted_to])
   end
   if #call.out > 0 then
     redis.call('RPUSH', keys[6], unpack(call.out))
@@ -340,7 +338,7 @@ local function purchase(call, wish)
   take(call, wish.item, wish.quantity)
   item.held = item.held + wish.quantity
   call.newest[wish.customer] = number
-  call.newest_changed = { [wish.customer] = true }
+  call.granted_to = wish.customer
   state.grants = state.grants + 1
   state.held_grants = state.held_grants + 1
   return changed(number)
