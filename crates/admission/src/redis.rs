@@ -3,24 +3,37 @@
 //! Bytes only; no connection and no driver. The library is the twin of `core`: the same commands at the same times give the same
 //! verdicts and records. Integers stay below 2^53, which is what a number of Lua holds exactly.
 
-use domain::{ChainTime, PurchaseNumber, Refusal, SaleDefinition, limits};
+use domain::{ChainTime, PurchaseNumber, Refusal, limits};
 
-use crate::command::{Command, PurchaseRequest};
-use crate::core::{Core, Verdict};
+use crate::command::{Command, PurchaseRequest, Query, Request};
+use crate::core::Verdict;
 use chain::PrivatePart;
 
+mod image;
+
+pub use image::{Image, Rebuild};
+
 /// The library, for `FUNCTION LOAD`.
-pub const FUNCTIONS: &str = include_str!("redis/functions.lua");
-/// Decides one command.
+pub const FUNCTIONS: &str =
+    concat!(include_str!("redis/state.lua"), include_str!("redis/decide.lua"), include_str!("redis/serve.lua"));
+/// Decides commands.
 pub const DECIDE: &str = "doorbuster_decide";
 /// What chain time alone brings.
 pub const TICK: &str = "doorbuster_tick";
+/// What the chain does not have yet.
+pub const OUTBOX: &str = "doorbuster_outbox";
 /// Notes how far the chain has come, and trims the outbox.
 pub const COMMITTED: &str = "doorbuster_committed";
+/// Writes a sale's state anew, step by step.
+pub const REBUILD: &str = "doorbuster_rebuild";
 /// How the error of a server begins that has not been admitted to decide.
 pub const FENCED: &str = "FENCED";
+/// How the error begins when the server's clock and the caller's do not agree.
+pub const CLOCK: &str = "CLOCK";
+/// How the error begins of a rebuild that a newer one has overtaken.
+pub const STALE: &str = "STALE";
 
-/// The keys of a sale in the order in which the functions take them, all in one slot. The last is for the rebuilder to write: the run
+/// The keys of a sale in the order in which the functions take them, all in one slot. The last is for a rebuild to write: the run
 /// id of the server process that may decide.
 pub fn keys(sale: &str) -> [String; 7] {
     ["state", "items", "returned", "grants", "customers", "outbox", "admitted"]
@@ -32,19 +45,31 @@ fn number(number: u64) -> Vec<u8> {
     number.min(limits::INTEGER_MAX).to_string().into_bytes()
 }
 
-/// The arguments of [`DECIDE`].
-pub fn decide_arguments(clock: ChainTime, command: &Command, private: Option<&PrivatePart>) -> Vec<Vec<u8>> {
-    let mut arguments = vec![number(clock.0)];
-    let mut named = |name: &str, fields: Vec<Vec<u8>>| {
-        arguments.push(name.as_bytes().to_vec());
-        arguments.extend(fields);
-    };
+/// Appends to the arguments of [`DECIDE`], which begin with [`clock_argument`], one request.
+pub fn add_request(arguments: &mut Vec<Vec<u8>>, request: &Request) {
+    match request {
+        Request::Decide(command, private) => add_command(arguments, command, private.as_ref()),
+        Request::Read(query) => add_query(arguments, query),
+    }
+}
+
+/// The first argument of [`DECIDE`]: the caller's clock, which must agree with the server's.
+pub fn clock_argument(clock: ChainTime) -> Vec<u8> {
+    number(clock.0)
+}
+
+fn add(arguments: &mut Vec<Vec<u8>>, name: &str, fields: Vec<Vec<u8>>) {
+    arguments.push(number(fields.len() as u64 + 1));
+    arguments.push(name.as_bytes().to_vec());
+    arguments.extend(fields);
+}
+
+/// Appends one command.
+pub fn add_command(arguments: &mut Vec<Vec<u8>>, command: &Command, private: Option<&PrivatePart>) {
+    let mut named = |name, fields| add(arguments, name, fields);
     match command {
         Command::Purchase(request) => named("purchase", purchase_fields(request, private)),
-        Command::Cancel { number: order, customer } => {
-            let customer = customer.map_or(Vec::new(), |customer| customer.0.to_vec());
-            named("cancel", vec![number(order.0.into()), customer]);
-        }
+        Command::Cancel { number: order, customer } => named("cancel", vec![number(order.0.into()), asker(*customer)]),
         Command::Confirm { number: order } => named("confirm", vec![number(order.0.into())]),
         Command::Pause(reason) => named("pause", vec![number(*reason as u64)]),
         Command::Resume => named("resume", Vec::new()),
@@ -56,7 +81,27 @@ pub fn decide_arguments(clock: ChainTime, command: &Command, private: Option<&Pr
         Command::Close => named("close", Vec::new()),
         Command::Settle => named("settle", Vec::new()),
     }
-    arguments
+}
+
+fn add_query(arguments: &mut Vec<Vec<u8>>, query: &Query) {
+    match query {
+        Query::Purchase { customer, purchase } => {
+            add(arguments, "read_purchase", vec![customer.0.to_vec(), purchase.0.to_vec()]);
+        }
+        Query::Order { number: order, customer } => {
+            add(arguments, "read_order", vec![number(order.0.into()), asker(*customer)]);
+        }
+        Query::Mine { .. } | Query::Sale => add(arguments, "read_sale", Vec::new()),
+    }
+}
+
+fn asker(customer: Option<domain::Pseudonym>) -> Vec<u8> {
+    customer.map_or(Vec::new(), |customer| customer.0.to_vec())
+}
+
+/// Appends time that was lost and is given back to every open hold.
+pub fn add_credit(arguments: &mut Vec<Vec<u8>>, milliseconds: u64) {
+    add(arguments, "credit", vec![number(milliseconds)]);
 }
 
 fn purchase_fields(request: &PurchaseRequest, private: Option<&PrivatePart>) -> Vec<Vec<u8>> {
@@ -76,14 +121,14 @@ fn purchase_fields(request: &PurchaseRequest, private: Option<&PrivatePart>) -> 
     ]
 }
 
-/// The arguments of [`DECIDE`] for time that was lost and is given back to every open hold.
-pub fn credit_arguments(clock: ChainTime, milliseconds: u64) -> Vec<Vec<u8>> {
-    vec![number(clock.0), b"credit".to_vec(), number(milliseconds)]
+/// The arguments of [`TICK`].
+pub fn tick_arguments(clock: ChainTime, expiries_max: usize, slot_secret: &[u8; 32], digest: bool) -> Vec<Vec<u8>> {
+    vec![number(clock.0), number(expiries_max as u64), slot_secret.to_vec(), number(digest.into())]
 }
 
-/// The arguments of [`TICK`].
-pub fn tick_arguments(clock: ChainTime, expiries_max: usize, slot_secret: &[u8; 32]) -> Vec<Vec<u8>> {
-    vec![number(clock.0), number(expiries_max as u64), slot_secret.to_vec()]
+/// The argument of [`OUTBOX`]: how many records at most.
+pub fn outbox_arguments(records_max: usize) -> Vec<Vec<u8>> {
+    vec![number(records_max as u64)]
 }
 
 /// The arguments of [`COMMITTED`]: the chain has the records below `committed`, and nobody needs those below `done` from the outbox.
@@ -128,80 +173,4 @@ impl<'a> Decided<'a> {
         let (public, private) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         Some(Self { time: ChainTime(u64::from_le_bytes(*time)), kind: *kind, public, private })
     }
-}
-
-/// A sale as Redis keeps it: what a rebuild writes, and what the same decisions must have left there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
-    /// The packed numbers.
-    pub state: Vec<u8>,
-    /// The keys between state and outbox, in the order of [`keys`]: fields with their values.
-    pub hashes: [Vec<(Vec<u8>, Vec<u8>)>; 4],
-}
-
-impl Image {
-    /// The image of a core whose records are all in the chain: the outbox is empty. Beyond `uncommitted_max` records that the chain
-    /// does not have, new grants are refused.
-    pub fn of(core: &Core, uncommitted_max: u64) -> Self {
-        let mut image = Self { state: state(core, uncommitted_max), ..Self::default() };
-        let [items, returned, grants, customers] = &mut image.hashes;
-        let field = |number: &dyn std::fmt::Display| number.to_string().into_bytes();
-        for (index, (stock, item)) in core.stocks.iter().zip(&core.definition.items).enumerate() {
-            items.push((field(&index), pack(&stock.numbers(item.limit_per_customer, item.price))));
-            for (place, unit) in stock.returned().iter().enumerate() {
-                returned.push((field(&format_args!("{index}:{place}")), unit_bytes(*unit).to_vec()));
-            }
-        }
-        for number in 0..core.grants.count() {
-            let row = core.grants.row(PurchaseNumber(number)).expect("grants are numbered without gaps");
-            let units = core.grants.units(PurchaseNumber(number)).flat_map(unit_bytes);
-            grants.push((field(&number), row.packed().into_iter().chain(units).collect()));
-            // A later grant of the same customer replaces this one when the fields are written in order.
-            customers.push((row.customer.0.to_vec(), field(&number)));
-        }
-        image
-    }
-}
-
-fn unit_bytes(unit: domain::Unit) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&unit.number.to_le_bytes());
-    bytes[4..].copy_from_slice(&unit.generation.to_le_bytes());
-    bytes
-}
-
-/// `STATE` of the library.
-fn state(core: &Core, uncommitted_max: u64) -> Vec<u8> {
-    let SaleDefinition { opens_at, closes_at, hold_seconds, grace_seconds, .. } = &core.definition;
-    let definition = &core.definition;
-    pack(&[
-        opens_at.0,
-        closes_at.0,
-        hold_seconds * 1_000,
-        grace_seconds * 1_000,
-        definition.grants_per_pass_max.into(),
-        definition.grants_per_customer_max.into(),
-        definition.limit_per_customer.into(),
-        definition.settle_after_seconds * 1_000,
-        definition.items.len() as u64,
-        core.phase as u64,
-        core.paused.map_or(0, |reason| reason as u64),
-        core.opened_at.0,
-        core.closed_at.0,
-        core.slot_secret.is_some().into(),
-        core.now.0,
-        core.epoch,
-        core.next,
-        core.credit,
-        core.grants.count().into(),
-        core.expires_next.0.into(),
-        core.held_grants.into(),
-        core.next,
-        core.next,
-        uncommitted_max,
-    ])
-}
-
-fn pack(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }

@@ -256,6 +256,17 @@ pub enum Record {
 }
 
 impl Record {
+    /// The grant that the record makes or changes.
+    pub fn grant(&self) -> Option<PurchaseNumber> {
+        match self {
+            Self::Held(held) => Some(held.number),
+            Self::Released { number, .. } | Self::Confirmed { number, .. } | Self::Retaken { number, .. } => {
+                Some(*number)
+            }
+            _ => None,
+        }
+    }
+
     /// The record's kind.
     pub fn kind(&self) -> RecordKind {
         match self {

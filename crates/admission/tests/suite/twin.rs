@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use admission::core::Verdict;
 use admission::redis::{
-    COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, TICK, committed_arguments, credit_arguments,
-    decide_arguments, tick_arguments,
+    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
+    add_credit, clock_argument, committed_arguments, outbox_arguments, tick_arguments,
 };
 use admission::{Command, Core, Guards, redis as twin};
 use chain::PrivatePart;
@@ -24,6 +24,11 @@ const STEPS: usize = 400;
 const SECRET: [u8; 32] = [6; 32];
 const EXPIRIES_MAX: usize = 3;
 const UNCOMMITTED_MAX: u64 = 1_000_000;
+
+/// Where the library reads the server's clock. These tests choose times, so it believes its caller there.
+const CLOCK_OF_THE_SERVER: &str = "local time = redis.call('TIME')";
+
+type Replies = (u64, Vec<(String, u64, u64, u64)>);
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
@@ -51,16 +56,22 @@ impl Redis {
             .expect("redis-server (Debian: apt-get install redis-server) is started through setpriv");
         let client = redis::Client::open(format!("unix://{}", socket.display())).unwrap();
         let start = std::time::Instant::now();
-        let mut connection = loop {
+        let connection = loop {
             match client.get_connection() {
                 Ok(connection) => break connection,
                 Err(error) if start.elapsed().as_secs() > 20 => panic!("Redis does not answer: {error}"),
                 Err(_) => std::thread::yield_now(),
             }
         };
-        let loaded: String = redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTIONS).query(&mut connection).unwrap();
+        let mut redis = Self { server, folder, connection };
+        redis.load(&FUNCTIONS.replace(CLOCK_OF_THE_SERVER, "if true then return callers end"));
+        redis
+    }
+
+    fn load(&mut self, functions: &str) {
+        let loaded: String =
+            redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(functions).query(&mut self.connection).unwrap();
         assert_eq!(loaded, "doorbuster");
-        Self { server, folder, connection }
     }
 
     fn call<T: redis::FromRedisValue>(&mut self, function: &str, keys: &[String], arguments: &[Vec<u8>]) -> T {
@@ -73,22 +84,18 @@ impl Redis {
             .unwrap_or_else(|error| panic!("{function}: {error}"))
     }
 
-    fn write(&mut self, keys: &[String], image: &Image) {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(&keys[0]).arg(&image.state).ignore();
-        let run_id = self.run_id();
-        pipe.cmd("SET").arg(&keys[6]).arg(run_id).ignore();
-        for (key, fields) in keys[1..].iter().zip(&image.hashes) {
-            for (field, value) in fields {
-                pipe.cmd("HSET").arg(key).arg(field).arg(value).ignore();
-            }
-        }
-        pipe.query::<()>(&mut self.connection).unwrap();
+    /// Runs a rebuild's steps, up to and without the last `left_out`.
+    fn rebuild(&mut self, keys: &[String], rebuild: &Rebuild<'_>, left_out: usize) -> redis::RedisResult<()> {
+        let steps: Vec<_> = rebuild.steps().collect();
+        steps[..steps.len() - left_out].iter().try_for_each(|step| {
+            redis::cmd("FCALL").arg(REBUILD).arg(keys.len()).arg(keys).arg(step).query(&mut self.connection)
+        })
     }
 
-    fn run_id(&mut self) -> String {
-        let info: String = redis::cmd("INFO").arg("server").query(&mut self.connection).unwrap();
-        info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().to_owned()
+    /// The server's clock.
+    fn milliseconds(&mut self) -> u64 {
+        let (seconds, microseconds): (u64, u64) = redis::cmd("TIME").query(&mut self.connection).unwrap();
+        seconds * 1_000 + microseconds / 1_000
     }
 
     fn hash(&mut self, key: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -150,6 +157,20 @@ fn command(random: &mut Rng, clock: u64) -> Command {
     }
 }
 
+fn part(random: &mut Rng) -> Option<PrivatePart> {
+    let part = PrivatePart { commitment: [random.u8(..); 32], sealed: vec![random.u8(..); random.usize(28..60)] };
+    random.bool().then_some(part)
+}
+
+fn decide(redis: &mut Redis, keys: &[String; 7], arguments: &[Vec<u8>]) -> redis::RedisResult<Replies> {
+    let mut call = redis::cmd("FCALL");
+    let reply: Vec<redis::Value> = call.arg(DECIDE).arg(7).arg(keys).arg(arguments).query(&mut redis.connection)?;
+    let mut reply = reply.into_iter();
+    let epoch = redis::from_redis_value(reply.next().unwrap())?;
+    let replies = reply.map(redis::from_redis_value).collect::<Result<_, _>>()?;
+    Ok((epoch, replies))
+}
+
 /// One sale decided twice.
 struct Pair<'a> {
     redis: &'a mut Redis,
@@ -161,28 +182,44 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn decide(&mut self, clock: ChainTime, command: &Command, private: Option<&PrivatePart>) {
+    /// Some commands in one call.
+    fn decide(&mut self, clock: ChainTime, commands: &[(Command, Option<PrivatePart>)]) {
         self.core.advance(clock);
         self.core.turn_window(&mut self.records);
-        let expected = self.core.decide(command, &mut self.records);
-        let arguments = decide_arguments(clock, command, private);
-        let decided = self.twin_decides(&arguments);
-        assert_eq!(decided, expected, "{command:?}");
-        let held = matches!(expected, Verdict::Changed(_)) && matches!(self.records.last(), Some(Record::Held(_)));
-        self.compare_records(private.filter(|_| held));
+        let mut arguments = vec![clock_argument(clock)];
+        let (mut expected, mut parts) = (Vec::new(), vec![None; self.records.len()]);
+        for (command, private) in commands {
+            add_command(&mut arguments, command, private.as_ref());
+            let before = self.records.len();
+            let verdict = self.core.decide(command, &mut self.records);
+            expected.push((verdict, self.core.state().next));
+            let held = self.records.len() > before && matches!(self.records.last(), Some(Record::Held(_)));
+            parts.resize(self.records.len(), None);
+            if held {
+                parts[before].clone_from(private);
+            }
+        }
+        assert_eq!(self.twin_decides(&arguments), expected, "{commands:?}");
+        self.compare_records(&parts);
     }
 
-    fn twin_decides(&mut self, arguments: &[Vec<u8>]) -> Verdict {
-        let (what, number, retry_at, _): (String, u64, u64, u64) = self.redis.call(DECIDE, &self.keys, arguments);
-        twin::verdict(&what, number, retry_at).unwrap_or_else(|| panic!("{what} {number}"))
+    fn twin_decides(&mut self, arguments: &[Vec<u8>]) -> Vec<(Verdict, u64)> {
+        let (epoch, replies): Replies = decide(self.redis, &self.keys, arguments).unwrap();
+        assert_eq!(epoch, 1);
+        let verdict = |(what, number, retry_at, next): (String, u64, u64, u64)| {
+            (twin::verdict(&what, number, retry_at).unwrap_or_else(|| panic!("{what} {number}")), next)
+        };
+        replies.into_iter().map(verdict).collect()
     }
 
     fn credit(&mut self, clock: ChainTime, milliseconds: u64) {
         self.core.advance(clock);
         self.core.turn_window(&mut self.records);
         self.core.emit(Record::ClockCredit(milliseconds), &mut self.records);
-        assert_eq!(self.twin_decides(&credit_arguments(clock, milliseconds)), Verdict::Sale);
-        self.compare_records(None);
+        let mut arguments = vec![clock_argument(clock)];
+        add_credit(&mut arguments, milliseconds);
+        assert_eq!(self.twin_decides(&arguments)[0].0, Verdict::Sale);
+        self.compare_records(&[]);
     }
 
     fn tick(&mut self, clock: ChainTime) {
@@ -190,12 +227,12 @@ impl Pair<'_> {
         self.core.turn_window(&mut self.records);
         self.core.expire(EXPIRIES_MAX, &mut self.records);
         self.core.finish(SECRET, &mut self.records);
-        let _: u64 = self.redis.call(TICK, &self.keys, &tick_arguments(clock, EXPIRIES_MAX, &SECRET));
-        self.compare_records(None);
+        let _: u64 = self.redis.call(TICK, &self.keys, &tick_arguments(clock, EXPIRIES_MAX, &SECRET, false));
+        self.compare_records(&[]);
     }
 
-    /// What was decided since the last look, byte for byte; a private part goes with the last record.
-    fn compare_records(&mut self, private: Option<&PrivatePart>) {
+    /// What was decided since the last look, byte for byte, each record with its private part.
+    fn compare_records(&mut self, parts: &[Option<PrivatePart>]) {
         let entries: Vec<Vec<u8>> = redis::cmd("LRANGE")
             .arg(&self.keys[5])
             .arg(self.compared)
@@ -210,7 +247,7 @@ impl Pair<'_> {
             chain::codec::encode(record, &mut public);
             assert_eq!((decided.time, decided.kind), (self.core.now(), record.kind() as u8), "{record:?}");
             assert_eq!(decided.public, public, "{record:?}");
-            let part = private.filter(|_| index + 1 == entries.len());
+            let part = parts.get(index).and_then(Option::as_ref);
             let part = part.map_or(Vec::new(), |part| [&part.commitment[..], &part.sealed].concat());
             assert_eq!(decided.private, part, "{record:?}");
         }
@@ -247,7 +284,7 @@ fn create<'a>(definition: &SaleDefinition, redis: &'a mut Redis, name: &str, unc
     core.emit(Record::Created(Box::new(created)), &mut Vec::new());
     core.emit(Record::Epoch(1), &mut Vec::new());
     let keys = twin::keys(name);
-    redis.write(&keys, &Image::of(&core, uncommitted_max));
+    redis.rebuild(&keys, &Rebuild { core: &core, uncommitted_max, touched: None }, 0).unwrap();
     Pair { redis, keys, core, records: Vec::new(), compared: 0 }
 }
 
@@ -270,9 +307,9 @@ fn run(seed: u64, redis: &mut Redis) {
             0..2 => pair.tick(ChainTime(clock)),
             2 if random.u32(0..4) == 0 => pair.credit(ChainTime(clock), random.u64(1..5_000)),
             _ => {
-                let part =
-                    PrivatePart { commitment: [random.u8(..); 32], sealed: vec![random.u8(..); random.usize(28..60)] };
-                pair.decide(ChainTime(clock), &command(&mut random, clock), Some(&part).filter(|_| random.bool()));
+                let commands: Vec<_> =
+                    (0..random.usize(1..5)).map(|_| (command(&mut random, clock), part(&mut random))).collect();
+                pair.decide(ChainTime(clock), &commands);
             }
         }
     }
@@ -299,29 +336,94 @@ fn the_core_and_its_twin_on_redis_decide_alike() {
     }
 }
 
+fn ask(redis: &mut Redis, keys: &[String; 7], who: u32) -> redis::RedisResult<(Verdict, u64)> {
+    let mut arguments = vec![clock_argument(ChainTime(OPENS_AT))];
+    add_command(&mut arguments, &Command::Purchase(request(wish(who, 1), 1)), None);
+    let (what, number, retry_at, next) = decide(redis, keys, &arguments)?.1.remove(0);
+    Ok((twin::verdict(&what, number, retry_at).unwrap(), next))
+}
+
 #[test]
 fn a_server_that_was_not_admitted_decides_nothing() {
     let mut redis = Redis::start();
     let pair = create(&definition(5), &mut redis, "drop", UNCOMMITTED_MAX);
     let keys = pair.keys.clone();
-    let purchase = |who| Command::Purchase(request(wish(who, 1), 1));
-    let ask = |redis: &mut Redis, command: &Command| -> redis::RedisResult<(String, u64, u64, u64)> {
-        let arguments = decide_arguments(ChainTime(OPENS_AT), command, None);
-        redis::cmd("FCALL").arg(DECIDE).arg(7).arg(&keys).arg(arguments).query(&mut redis.connection)
-    };
-    assert_eq!(ask(&mut redis, &purchase(1)).unwrap().0, "changed");
+    assert!(matches!(ask(&mut redis, &keys, 1).unwrap().0, Verdict::Changed(_)));
     let before = redis.hash(&keys[3]);
     // The data of another process: copied, restored or replicated.
     redis::cmd("SET").arg(&keys[6]).arg("0".repeat(40)).query::<()>(&mut redis.connection).unwrap();
-    let refused = ask(&mut redis, &purchase(2)).unwrap_err();
+    let refused = ask(&mut redis, &keys, 2).unwrap_err();
     assert_eq!(refused.code(), Some(FENCED), "{refused}");
     assert_eq!(redis.hash(&keys[3]), before, "nothing was decided");
     // Admitted by nobody at all.
     redis::cmd("DEL").arg(&keys[6]).query::<()>(&mut redis.connection).unwrap();
-    assert_eq!(ask(&mut redis, &purchase(1)).unwrap_err().code(), Some(FENCED));
+    assert_eq!(ask(&mut redis, &keys, 1).unwrap_err().code(), Some(FENCED));
     // Emptied.
     redis::cmd("FLUSHALL").query::<()>(&mut redis.connection).unwrap();
-    assert_eq!(ask(&mut redis, &purchase(1)).unwrap_err().code(), Some(FENCED));
+    assert_eq!(ask(&mut redis, &keys, 1).unwrap_err().code(), Some(FENCED));
+}
+
+#[test]
+fn clocks_that_are_seconds_apart_decide_nothing() {
+    let mut redis = Redis::start();
+    let pair = create(&definition(5), &mut redis, "drop", UNCOMMITTED_MAX);
+    let keys = pair.keys.clone();
+    redis.load(FUNCTIONS);
+    // The test's clock is decades behind the server's.
+    assert_eq!(ask(&mut redis, &keys, 1).unwrap_err().code(), Some(CLOCK));
+    let mut arguments = vec![clock_argument(ChainTime(redis.milliseconds()))];
+    add_command(&mut arguments, &Command::Resume, None);
+    assert_eq!(decide(&mut redis, &keys, &arguments).unwrap().1[0].0, "sale");
+    let entries: Vec<Vec<u8>> = redis.call::<(u64, u64, u64, Vec<Vec<u8>>)>(OUTBOX, &keys, &outbox_arguments(10)).3;
+    let opened = Decided::parse(&entries[0]).unwrap();
+    assert_eq!(opened.time.0 % 10, 0, "chain time moves in steps");
+}
+
+#[test]
+fn rebuilds_do_not_mix() {
+    let mut redis = Redis::start();
+    let mut pair = create(&definition(5), &mut redis, "drop", UNCOMMITTED_MAX);
+    let keys = pair.keys.clone();
+    let older = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: None };
+    assert_eq!(pair.redis.rebuild(&keys, &older, 0).unwrap_err().code(), Some(STALE), "the epoch has been used");
+    pair.core.emit(Record::Epoch(2), &mut Vec::new());
+    let second = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: None };
+    pair.redis.rebuild(&keys, &second, 1).unwrap();
+    assert_eq!(ask(pair.redis, &keys, 1).unwrap_err().code(), Some(FENCED), "not before the last step");
+    let last = second.steps().last().unwrap();
+    pair.core.emit(Record::Epoch(3), &mut Vec::new());
+    let third = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: None };
+    pair.redis.rebuild(&keys, &third, 1).unwrap();
+    let late = redis::cmd("FCALL").arg(REBUILD).arg(7).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection);
+    assert_eq!(late.unwrap_err().code(), Some(STALE), "what an older rebuild still sends is refused");
+    let last = third.steps().last().unwrap();
+    redis::cmd("FCALL").arg(REBUILD).arg(7).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection).unwrap();
+    assert!(matches!(ask(pair.redis, &keys, 1).unwrap().0, Verdict::Changed(_)));
+}
+
+#[test]
+fn a_repair_gives_the_same_state_as_a_full_rebuild() {
+    let mut redis = Redis::start();
+    for seed in 0..20 {
+        let _seed = Seed(seed);
+        let mut random = Rng::with_seed(seed);
+        let definition = sale(&mut random);
+        let mut pair = create(&definition, &mut redis, &format!("repair-{seed}"), UNCOMMITTED_MAX);
+        let clock = ChainTime(OPENS_AT + 10_000);
+        for _ in 0..60 {
+            pair.decide(clock, &[(command(&mut random, clock.0), None)]);
+        }
+        // What the chain has and this server never heard of.
+        let mut missed = Vec::new();
+        for _ in 0..30 {
+            pair.core.decide(&command(&mut random, clock.0), &mut missed);
+        }
+        pair.core.emit(Record::Epoch(2), &mut missed);
+        let touched = missed.iter().filter_map(Record::grant).collect();
+        let repair = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: Some(&touched) };
+        pair.redis.rebuild(&pair.keys, &repair, 0).unwrap();
+        pair.compare_state();
+    }
 }
 
 #[test]
@@ -329,12 +431,7 @@ fn redis_runs_no_further_ahead_of_the_chain_than_it_may_and_winners_are_answered
     let mut redis = Redis::start();
     let pair = create(&definition(50), &mut redis, "drop", 4);
     let keys = pair.keys.clone();
-    let ask = |redis: &mut Redis, who: u32| {
-        let command = Command::Purchase(request(wish(who, 1), 1));
-        let arguments = decide_arguments(ChainTime(OPENS_AT), &command, None);
-        let (what, number, retry_at, next): (String, u64, u64, u64) = redis.call(DECIDE, &keys, &arguments);
-        (twin::verdict(&what, number, retry_at).unwrap(), next)
-    };
+    let ask = |redis: &mut Redis, who: u32| ask(redis, &keys, who).unwrap();
     // Two records stand in the chain; the opening and three grants are one too few to be refused, the fourth grant is not.
     for who in 0..3 {
         assert!(matches!(ask(&mut redis, who).0, Verdict::Changed(_)));

@@ -1,0 +1,165 @@
+//! A sale's whole state as Redis keeps it, and how it is written there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{PurchaseNumber, SaleDefinition};
+
+use super::number;
+use crate::core::Core;
+
+/// A sale as Redis keeps it: what a rebuild writes, and what the same decisions must have left there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The packed numbers.
+    pub state: Vec<u8>,
+    /// The keys between state and outbox, in the order of [`keys`]: fields with their values.
+    pub hashes: [Vec<(Vec<u8>, Vec<u8>)>; 4],
+}
+
+impl Image {
+    /// The image of a core whose records are all in the chain: the outbox is empty. Beyond `uncommitted_max` records that the chain
+    /// does not have, new grants are refused.
+    pub fn of(core: &Core, uncommitted_max: u64) -> Self {
+        let mut image = Self { state: state(core, uncommitted_max), ..Self::default() };
+        let [items, returned, grants, customers] = &mut image.hashes;
+        items.extend(item_fields(core));
+        returned.extend(returned_fields(core));
+        for number in 0..core.grants.count() {
+            let [grant, customer] = grant_fields(core, PurchaseNumber(number));
+            grants.push(grant);
+            customers.push(customer);
+        }
+        image
+    }
+}
+
+/// Fields that one step writes; with their values few enough for one call.
+const FIELDS_PER_STEP: usize = 500;
+
+/// How a sale is written to a server that may not decide yet.
+pub struct Rebuild<'a> {
+    /// The sale at the end of its chain, whose last record begins `epoch`.
+    pub core: &'a Core,
+    /// See [`Image::of`].
+    pub uncommitted_max: u64,
+    /// The grants that the server does not have as they stand: a repair. `None` where nothing that it has counts.
+    pub touched: Option<&'a BTreeSet<PurchaseNumber>>,
+}
+
+impl Rebuild<'_> {
+    /// The arguments of [`super::REBUILD`], call after call. With the last one the server may decide.
+    pub fn steps(&self) -> impl Iterator<Item = Vec<Vec<u8>>> {
+        let core = self.core;
+        let kept = if self.touched.is_some() { "repair" } else { "all" };
+        let step = |name: &str, arguments: Vec<Vec<u8>>| {
+            let mut all = vec![number(core.epoch), name.as_bytes().to_vec()];
+            all.extend(arguments);
+            all
+        };
+        let begin = std::iter::once(step("begin", vec![kept.as_bytes().to_vec()]));
+        let admit = std::iter::once_with(move || step("admit", vec![state(core, self.uncommitted_max)]));
+        let numbers: Box<dyn Iterator<Item = PurchaseNumber>> = match self.touched {
+            Some(touched) => Box::new(touched.iter().copied()),
+            None => Box::new((0..core.grants.count()).map(PurchaseNumber)),
+        };
+        let grants = numbers.flat_map(|number| {
+            let [grant, customer] = grant_fields(core, number);
+            [(4, grant), (5, customer)]
+        });
+        let fields = item_fields(core).map(|field| (2, field)).chain(returned_fields(core).map(|field| (3, field)));
+        let puts = Puts { fields: fields.chain(grants), waiting: Default::default() };
+        begin.chain(puts.map(move |arguments| step("put", arguments))).chain(admit)
+    }
+}
+
+type Field = (Vec<u8>, Vec<u8>);
+
+/// Gathers fields by the key that they belong to, some hundreds at a time.
+struct Puts<I> {
+    fields: I,
+    /// By the place of the key.
+    waiting: BTreeMap<u64, Vec<Vec<u8>>>,
+}
+
+impl<I: Iterator<Item = (u64, Field)>> Iterator for Puts<I> {
+    type Item = Vec<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for (key, (field, value)) in self.fields.by_ref() {
+            let waiting = self.waiting.entry(key).or_insert_with(|| vec![number(key)]);
+            waiting.extend([field, value]);
+            if waiting.len() > 2 * FIELDS_PER_STEP {
+                return self.waiting.remove(&key);
+            }
+        }
+        self.waiting.pop_first().map(|(_, waiting)| waiting)
+    }
+}
+
+fn decimal(number: &dyn std::fmt::Display) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+fn item_fields(core: &Core) -> impl Iterator<Item = Field> {
+    let items = core.stocks.iter().zip(&core.definition.items).enumerate();
+    items.map(|(index, (stock, item))| (decimal(&index), pack(&stock.numbers(item.limit_per_customer, item.price))))
+}
+
+fn returned_fields(core: &Core) -> impl Iterator<Item = Field> {
+    core.stocks.iter().enumerate().flat_map(|(index, stock)| {
+        let places = stock.returned().iter().enumerate();
+        places.map(move |(place, unit)| (decimal(&format_args!("{index}:{place}")), unit_bytes(*unit).to_vec()))
+    })
+}
+
+/// The grant's own field, and the one that leads to its customer's newest.
+fn grant_fields(core: &Core, number: PurchaseNumber) -> [Field; 2] {
+    let row = core.grants.row(number).expect("grants are numbered without gaps");
+    let units = core.grants.units(number).flat_map(unit_bytes);
+    let newest = core.grants.of_customer(row.customer).next().map_or(number, |(newest, _)| newest);
+    let grant = (decimal(&number.0), row.packed().into_iter().chain(units).collect());
+    [grant, (row.customer.0.to_vec(), decimal(&newest.0))]
+}
+
+fn unit_bytes(unit: domain::Unit) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&unit.number.to_le_bytes());
+    bytes[4..].copy_from_slice(&unit.generation.to_le_bytes());
+    bytes
+}
+
+/// `STATE` of the library.
+fn state(core: &Core, uncommitted_max: u64) -> Vec<u8> {
+    let SaleDefinition { opens_at, closes_at, hold_seconds, grace_seconds, .. } = &core.definition;
+    let definition = &core.definition;
+    pack(&[
+        opens_at.0,
+        closes_at.0,
+        hold_seconds * 1_000,
+        grace_seconds * 1_000,
+        definition.grants_per_pass_max.into(),
+        definition.grants_per_customer_max.into(),
+        definition.limit_per_customer.into(),
+        definition.settle_after_seconds * 1_000,
+        definition.items.len() as u64,
+        core.phase as u64,
+        core.paused.map_or(0, |reason| reason as u64),
+        core.opened_at.0,
+        core.closed_at.0,
+        core.slot_secret.is_some().into(),
+        core.now.0,
+        core.epoch,
+        core.next,
+        core.credit,
+        core.grants.count().into(),
+        core.expires_next.0.into(),
+        core.held_grants.into(),
+        core.next,
+        core.next,
+        uncommitted_max,
+    ])
+}
+
+fn pack(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}

@@ -1,0 +1,117 @@
+
+-- The functions.
+
+-- Decides commands, one after the other: clock in milliseconds, then for each command how many texts it is, its name, its fields. Replies
+-- with the epoch, and for each command what became of it, a number, from when another try makes sense, the number of the next record.
+local function decide(keys, args)
+  local call, refusal = begin(keys, args[1])
+  if not call then return refusal end
+  turn_window(call)
+  local replies, at = { call.state.epoch }, 2
+  while args[at] do
+    local count = tonumber(args[at])
+    local verdict = COMMANDS[args[at + 1]](call, { unpack(args, at + 2, at + count) })
+    replies[#replies + 1] = { verdict[1], verdict[2], verdict[3], call.state.next }
+    at = at + 1 + count
+  end
+  commit(call)
+  return replies
+end
+
+-- What chain time alone brings: clock, how many holds may expire, the slot secret, whether a digest is due. Replies with the number of
+-- the next record. A digest is a place in the chain that whoever chains it fills in.
+local function tick(keys, args)
+  local call, refusal = begin(keys, args[1])
+  if not call then return refusal end
+  local state, expired = call.state, 0
+  turn_window(call)
+  while state.expires_next < state.grants do
+    local row = row_of(call, state.expires_next)
+    if row.status == HELD then
+      local over = row.pay_by + state.credit + state.grace
+      if state.now < over or expired == tonumber(args[2]) then break end
+      release(call, state.expires_next, row, EXPIRED)
+      expired = expired + 1
+    end
+    state.expires_next = state.expires_next + 1
+  end
+  if state.phase == CLOSED and state.revealed == 0 then
+    emit(call, K.revealed, args[3])
+    state.revealed = 1
+  end
+  if state.phase == CLOSED and state.held_grants == 0 and state.now >= state.closed_at + state.settle_after then
+    emit(call, K.settled, counts(call))
+    state.phase = SETTLED
+  end
+  if args[4] == '1' and state.held_grants > 0 then
+    emit(call, K.digest, '')
+  end
+  commit(call)
+  return call.state.next
+end
+
+-- What the chain does not have yet: how many records at most. Replies with the epoch, the number of the first, the number of the next
+-- record to be decided, and the entries.
+local function outbox(keys, args)
+  local call, refusal = begin(keys)
+  if not call then return refusal end
+  local state = call.state
+  local from = state.committed - state.outbox_first
+  return { state.epoch, state.committed, state.next, redis.call('LRANGE', keys[6], from, from + tonumber(args[1]) - 1) }
+end
+
+-- The chain has all records below `committed`, and all that reads the outbox is done with those below `done`: those go. Replies with
+-- what is committed, which never goes back.
+local function committed(keys, args)
+  local call, refusal = begin(keys)
+  if not call then return refusal end
+  local state = call.state
+  state.committed = math.max(state.committed, math.min(tonumber(args[1]), state.next))
+  local done = math.min(tonumber(args[2]), state.committed)
+  if done > state.outbox_first then
+    redis.call('LTRIM', keys[6], done - state.outbox_first, -1)
+    state.outbox_first = done
+  end
+  commit(call)
+  return state.committed
+end
+
+-- A rebuild, step by step, under an epoch that the chain gave to one process alone. What belongs to an older epoch, or was begun on
+-- another server, is refused; so two rebuilds never mix, and a server that was promoted in the middle is not admitted by it.
+local function rebuild(keys, args)
+  local epoch, step = tonumber(args[1]), args[2]
+  local mark = redis.call('GET', keys[7]) or ''
+  local own_mark = 'loading:' .. args[1] .. ':' .. own_run_id()
+  if step == 'begin' then
+    local loading = tonumber(string.match(mark, '^loading:(%d+):')) or 0
+    local bytes = redis.call('GET', keys[1])
+    local known = bytes and unpack_numbers(STATE, bytes).epoch or 0
+    if math.max(loading, known) >= epoch then
+      return redis.error_reply('STALE a rebuild of a newer epoch has begun')
+    end
+    redis.call('SET', keys[7], own_mark)
+    -- The part behind the name says what stays: everything that the chain has, for a repair, or nothing.
+    redis.call('UNLINK', keys[3], keys[6])
+    if args[3] == 'all' then
+      redis.call('UNLINK', keys[1], keys[2], keys[4], keys[5])
+    end
+    return 0
+  end
+  if mark ~= own_mark then
+    return redis.error_reply('STALE this rebuild is not the one that goes on')
+  end
+  if step == 'put' then
+    redis.call('HSET', keys[tonumber(args[3])], unpack(args, 4))
+  elseif step == 'admit' then
+    redis.call('SET', keys[1], args[3])
+    redis.call('SET', keys[7], own_run_id())
+  end
+  return 0
+end
+
+redis.register_function('doorbuster_decide', decide)
+redis.register_function('doorbuster_tick', tick)
+redis.register_function('doorbuster_outbox', outbox)
+-- Without memory left nothing is decided, but what frees memory goes on.
+redis.register_function{ function_name = 'doorbuster_committed', callback = committed, flags = { 'allow-oom' } }
+redis.register_function('doorbuster_rebuild', rebuild)

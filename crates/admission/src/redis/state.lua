@@ -1,0 +1,276 @@
+#!lua name=doorbuster
+
+-- The decision core of a sale on Redis: the twin of `core.rs`, `verdict.rs`, `replay.rs` and `stock.rs` beside it. The same commands at the
+-- same times give the same verdicts and the same records, byte for byte; a test asks both (`tests/suite/twin.rs`).
+--
+-- A call reads what it needs, decides in memory, and writes at its very end, so that an error leaves nothing half done. All keys
+-- of a sale lie in one slot and are named by the caller:
+--
+--   1 state      the definition's numbers and the sale's, packed as in STATE
+--   2 items      hash: index of the item -> numbers packed as in ITEM
+--   3 returned   hash: "item:place" -> a unit on the item's stack of returned ones
+--   4 grants     hash: number of the grant -> row packed as in ROW, and its units
+--   5 customers  hash: pseudonym -> number of the customer's newest grant
+--   6 outbox     list: records that were decided, in order, for the relay
+--   7 admitted   run id of the one server process that may decide, or who is loading the sale; written by a rebuild alone
+--
+-- Three files make the library: this one keeps the state, `decide.lua` has the rules, `serve.lua` the functions.
+
+local STATE = {
+  -- from the definition
+  'opens_at', 'closes_at', 'hold', 'grace', 'grants_per_pass_max', 'grants_per_customer_max', 'limit_per_customer',
+  'settle_after', 'items',
+  -- of the sale
+  'phase', 'paused', 'opened_at', 'closed_at', 'revealed', 'now', 'epoch', 'next', 'credit', 'grants', 'expires_next',
+  'held_grants',
+  -- of the outbox: number of its first record, of the first that the chain does not have yet, and how many of those may be
+  'outbox_first', 'committed', 'uncommitted_max',
+}
+local ITEM = { 'limit', 'price', 'fresh', 'total', 'returned', 'held', 'sold', 'withdrawn' }
+local ROW = '<c16c12c6I8I8I4I4I2I1'
+local ROW_BYTES = 61
+local UNIT_BYTES = 8
+local NO_GRANT = 4294967295
+
+local PLANNED, OPEN, CLOSED, SETTLED = 0, 1, 2, 3
+local HELD, CONFIRMED = 0, 255
+local EXPIRED, BY_CUSTOMER, BY_SHOP = 1, 2, 3
+local UNITS_PER_ITEM_MAX = 100000000
+local WITHDRAWN_PER_RECORD_MAX = 10000
+
+-- Numbers of `domain::Refusal`.
+local R = {
+  overloaded = 50, not_found = 20, quantity_invalid = 13, key_reused = 60, not_open = 70, closed = 71, paused = 72, pass_expired = 80,
+  before_slot = 81, pass_spent = 82, limit_item = 90, limit_sale = 91, grants_exhausted = 92, coupon = 100,
+  stock_insufficient = 110, sold_out = 111, hold_ended = 130, order_confirmed = 131, refund_due = 132, phase = 142,
+  stock_unavailable = 143,
+}
+
+-- Numbers of `domain::RecordKind`.
+local K = {
+  opened = 3, held = 4, released = 5, confirmed = 6, retaken = 10, stock_changed = 11, paused = 12, resumed = 13,
+  credit = 14, digest = 15, closed = 16, revealed = 17, settled = 18,
+}
+
+local function numbers(names)
+  return '<' .. string.rep('I8', #names)
+end
+
+local function unpack_numbers(names, bytes)
+  local values, named = { struct.unpack(numbers(names), bytes) }, {}
+  for place, name in ipairs(names) do
+    named[name] = values[place]
+  end
+  return named
+end
+
+local function pack_numbers(names, named)
+  local values = {}
+  for place, name in ipairs(names) do
+    values[place] = named[name]
+  end
+  return struct.pack(numbers(names), unpack(values))
+end
+
+-- The fence: a process that was started, promoted or emptied since the sale was last rebuilt decides nothing. Its memory may lack what
+-- the chain has. This variable belongs to the process, like the library; the key travels with the data.
+local run_id
+
+local function own_run_id()
+  run_id = run_id or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  return run_id
+end
+
+-- Chain time is read from this server's clock in steps, so that many decisions share a batch of the chain, which has one time. The
+-- caller's clock must agree roughly: of two clocks that differ nobody can say here which one is wrong.
+local CLOCK_STEP, CLOCKS_APART_MAX = 10, 2000
+
+local function chain_clock(callers)
+  local time = redis.call('TIME')
+  local own = time[1] * 1000 + math.floor(time[2] / 1000)
+  return math.abs(own - callers) <= CLOCKS_APART_MAX and own - own % CLOCK_STEP
+end
+
+local function fenced()
+  return redis.error_reply('FENCED this server has not been admitted to decide; the sale has to be rebuilt from its chain')
+end
+
+-- What a call works on, or the error to reply with. Nothing is written before `commit`. A call without a clock decides nothing.
+local function begin(keys, clock)
+  if redis.call('GET', keys[7]) ~= own_run_id() then return nil, fenced() end
+  local bytes = redis.call('GET', keys[1])
+  if not bytes then return nil, fenced() end
+  local call = {
+    keys = keys, state = unpack_numbers(STATE, bytes), items = {}, rows = {}, newest = {}, granted = {}, returned = {}, out = {},
+  }
+  if clock then
+    local now = chain_clock(tonumber(clock))
+    if not now then return nil, redis.error_reply('CLOCK the clocks of this server and of the caller are seconds apart') end
+    -- Chain time never goes back.
+    call.state.now = math.max(call.state.now, now)
+  end
+  return call
+end
+
+local function item_of(call, index)
+  if call.items[index] == nil then
+    local bytes = redis.call('HGET', call.keys[2], index)
+    call.items[index] = bytes and unpack_numbers(ITEM, bytes)
+  end
+  return call.items[index] or nil
+end
+
+local function row_of(call, number)
+  if call.rows[number] == nil then
+    local bytes = redis.call('HGET', call.keys[4], number)
+    if bytes then
+      local row = {}
+      row.customer, row.purchase, row.body, row.pay_by, row.record, row.pass, row.older, row.item, row.status =
+        struct.unpack(ROW, bytes)
+      row.units = string.sub(bytes, ROW_BYTES + 1)
+      row.quantity = #row.units / UNIT_BYTES
+      call.rows[number] = row
+    else
+      call.rows[number] = false
+    end
+  end
+  return call.rows[number] or nil
+end
+
+local function newest_of(call, customer)
+  if not call.newest[customer] then
+    call.newest[customer] = tonumber(redis.call('HGET', call.keys[5], customer)) or NO_GRANT
+  end
+  return call.newest[customer]
+end
+
+local function is_live(row)
+  return row.status == HELD or row.status == CONFIRMED
+end
+
+local function commit(call)
+  local keys = call.keys
+  for index, item in pairs(call.items) do
+    if item and item.changed then
+      redis.call('HSET', keys[2], index, pack_numbers(ITEM, item))
+    end
+  end
+  for place, unit in pairs(call.returned) do
+    if unit then
+      redis.call('HSET', keys[3], place, unit)
+    else
+      redis.call('HDEL', keys[3], place)
+    end
+  end
+  for number, row in pairs(call.rows) do
+    if row and row.changed then
+      local bytes = struct.pack(ROW, row.customer, row.purchase, row.body, row.pay_by, row.record, row.pass, row.older,
+        row.item, row.status)
+      redis.call('HSET', keys[4], number, bytes .. row.units)
+    end
+  end
+  for customer in pairs(call.granted) do
+    redis.call('HSET', keys[5], customer, call.newest[customer])
+  end
+  if #call.out > 0 then
+    redis.call('RPUSH', keys[6], unpack(call.out))
+  end
+  redis.call('SET', keys[1], pack_numbers(STATE, call.state))
+end
+
+-- Stock: a counter of fresh units and a stack of returned ones.
+
+local function free(item)
+  return item.total - item.fresh + item.returned
+end
+
+local function returned_unit(call, index, place)
+  local field = index .. ':' .. place
+  if call.returned[field] == nil then
+    call.returned[field] = redis.call('HGET', call.keys[3], field)
+  end
+  return call.returned[field]
+end
+
+-- The units that the next takings would give, fresh ones first, then the latest returned.
+local function peek(call, index, quantity)
+  local item, units = item_of(call, index), {}
+  local fresh = math.min(quantity, item.total - item.fresh)
+  for number = item.fresh, item.fresh + fresh - 1 do
+    units[#units + 1] = struct.pack('<I4I4', number, 0)
+  end
+  for taken = 1, quantity - fresh do
+    units[#units + 1] = returned_unit(call, index, item.returned - taken)
+  end
+  return table.concat(units)
+end
+
+-- Takes what `peek` gave.
+local function take(call, index, quantity)
+  local item = item_of(call, index)
+  local fresh = math.min(quantity, item.total - item.fresh)
+  item.fresh = item.fresh + fresh
+  for _ = 1, quantity - fresh do
+    item.returned = item.returned - 1
+    call.returned[index .. ':' .. item.returned] = false
+  end
+  item.changed = true
+end
+
+-- Each unit goes back in its next generation (INV-2).
+local function give_back(call, index, units)
+  local item = item_of(call, index)
+  for at = 1, #units, UNIT_BYTES do
+    local number, generation = struct.unpack('<I4I4', units, at)
+    call.returned[index .. ':' .. item.returned] = struct.pack('<I4I4', number, generation + 1)
+    item.returned = item.returned + 1
+    item.held = item.held - 1
+  end
+  item.changed = true
+end
+
+local function counts(call)
+  local packed = {}
+  for index = 0, call.state.items - 1 do
+    local item = item_of(call, index)
+    packed[#packed + 1] = struct.pack('<I4I4I4I4', free(item), item.held, item.sold, item.withdrawn)
+  end
+  return table.concat(packed)
+end
+
+-- Puts a record into the outbox: time, kind, length of the public part, public part, private part (a commitment and what is sealed).
+local function emit(call, kind, public, private)
+  call.out[#call.out + 1] = struct.pack('<I8I1I4', call.state.now, kind, #public) .. public .. (private or '')
+  call.state.next = call.state.next + 1
+end
+
+local function grant_bytes(number, row)
+  return struct.pack('<I4', number) .. row.purchase
+end
+
+local function end_hold(call, row, status)
+  -- Later clock credits are not for it.
+  row.pay_by = row.pay_by + call.state.credit
+  row.status = status
+  row.changed = true
+  call.state.held_grants = call.state.held_grants - 1
+end
+
+local function release(call, number, row, reason)
+  emit(call, K.released, grant_bytes(number, row) .. struct.pack('<I1', reason))
+  give_back(call, row.item, row.units)
+  end_hold(call, row, reason)
+end
+
+local function turn_window(call)
+  local state = call.state
+  if state.phase == PLANNED and state.now >= state.opens_at then
+    emit(call, K.opened, '')
+    state.phase, state.opened_at = OPEN, state.now
+  end
+  if state.phase == OPEN and state.now >= state.closes_at then
+    emit(call, K.closed, '')
+    state.phase, state.closed_at = CLOSED, state.now
+  end
+end
+
