@@ -400,6 +400,16 @@ impl Core {
         self.now
     }
 
+    /// The epoch that the chain is in.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Number of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Counts per item.
     pub fn counts(&self) -> Vec<Counts> {
         self.stocks.iter().map(Stock::counts).collect()

@@ -23,16 +23,27 @@ pub(crate) fn replay(
             *replayed = Some((Core::new(definition, guards), StateHash::default()));
         }
         let (core, state_hash) = replayed.as_mut().ok_or("the first record does not create the sale")?;
-        core.advance(batch.header.time);
-        core.apply(&record).map_err(|contradiction| contradiction.to_string())?;
-        fold_record(state_hash, core, &record);
-        if let Record::Digest { state, .. } = &record
-            && *state != state_hash.bytes()
-        {
-            return Err("the recorded state hash is not that of the records before".to_owned());
-        }
+        follow(core, state_hash, batch.header.time, &record)?;
     }
     Ok(())
+}
+
+/// Applies one record of the chain.
+pub(crate) fn follow(
+    core: &mut Core,
+    state_hash: &mut StateHash,
+    time: domain::ChainTime,
+    record: &Record,
+) -> Result<(), String> {
+    core.advance(time);
+    core.apply(record).map_err(|contradiction| contradiction.to_string())?;
+    fold_record(state_hash, core, record);
+    match record {
+        Record::Digest { state, .. } if *state != state_hash.bytes() => {
+            Err("the recorded state hash is not that of the records before".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Folds a record that the core has just applied.

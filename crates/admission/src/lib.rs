@@ -2,7 +2,7 @@
 //!
 //! `core` is pure: integers and fixed bytes in, records and verdicts out; no clock, no randomness, no input or output.
 //! `owner` puts a batch of decisions on the chain before anyone hears of them. `thread` gives an owner its thread.
-//! `view` is what every gate may know without asking the owner.
+//! `replica` follows a chain that others write. `view` is what every gate may know without asking the owner.
 
 pub mod command;
 pub mod core;
@@ -13,6 +13,7 @@ pub mod owner;
 pub mod postbox;
 pub mod redis;
 mod replay;
+mod replica;
 mod shards;
 mod stock;
 pub mod thread;
@@ -23,5 +24,6 @@ pub use command::{Answer, Command, Grant, GrantStatus, PurchaseRequest, Query, R
 pub use core::{Contradiction, Core, Guards};
 pub use owner::{Owner, OwnerError, OwnerOptions, Receipt};
 pub use postbox::{Postbox, Reply};
-pub use thread::{OwnerHandle, SubmitError};
+pub use replica::{Replaying, Replica, Standing, Wanted};
+pub use thread::{OwnerHandle, Requests, SubmitError};
 pub use view::SaleView;

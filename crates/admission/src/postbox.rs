@@ -54,7 +54,7 @@ impl Postbox {
 }
 
 /// Hands a batch of answers out; those of one postbox together.
-pub(crate) fn deliver(answers: &mut Vec<(Reply, Answer)>) {
+pub fn deliver(answers: &mut Vec<(Reply, Answer)>) {
     let mut open: Option<Arc<Postbox>> = None;
     let mut letters = Vec::new();
     for (reply, answer) in answers.drain(..) {

@@ -11,7 +11,7 @@ use chain::PrivatePart;
 
 mod image;
 
-pub use image::{Image, Rebuild};
+pub use image::{Image, Kept, Rebuild};
 
 /// The library, for `FUNCTION LOAD`.
 pub const FUNCTIONS: &str =

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chain::Files;
 use chain::disk::SpareReady;
 use domain::{Clock, Refusal, limits};
+use tokio::sync::Notify;
 
 use crate::command::{Answer, Request};
 use crate::owner::{Owner, OwnerError};
@@ -43,9 +44,20 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
+    /// The same for a thread that waits for other things too.
+    rung: Notify,
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self { inbox: Mutex::default(), arrived: Condvar::new(), rung: Notify::new() }
+    }
+
+    fn ring(&self) {
+        self.arrived.notify_one();
+        self.rung.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,11 +78,21 @@ impl OwnerHandle {
         files: Arc<dyn Files>,
         on_stop: impl FnOnce(Result<(), OwnerError>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { inbox: Mutex::default(), arrived: Condvar::new() });
+        let shared = Arc::new(Shared::new());
         let view = Arc::clone(owner.view());
         let turning = Turning { shared: Arc::clone(&shared), owner, clock, files, spares: sync_channel(1) };
         let name = format!("owner {}", view.definition().sale);
         let thread = std::thread::Builder::new().name(name).spawn(move || on_stop(turning.run()))?;
+        Ok(Self { shared, view, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The way to a sale that is decided elsewhere: `run`, on a thread of its own, takes the requests and has them answered, until it
+    /// is asked to stop.
+    pub fn elsewhere(view: Arc<SaleView>, run: impl FnOnce(Requests) + Send + 'static) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new());
+        let requests = Requests { shared: Arc::clone(&shared) };
+        let name = format!("sale {}", view.definition().sale);
+        let thread = std::thread::Builder::new().name(name).spawn(move || run(requests))?;
         Ok(Self { shared, view, thread: Mutex::new(Some(thread)) })
     }
 
@@ -103,7 +125,7 @@ impl OwnerHandle {
         let asleep = std::mem::take(&mut inbox.asleep);
         drop(inbox);
         if asleep {
-            self.shared.arrived.notify_one();
+            self.shared.ring();
         }
     }
 
@@ -122,7 +144,7 @@ impl OwnerHandle {
     /// Lets the owner finish what it has taken, and waits for its thread to end.
     pub fn stop(&self) {
         self.shared.lock().stop = true;
-        self.shared.arrived.notify_one();
+        self.shared.ring();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -135,6 +157,40 @@ impl OwnerHandle {
 impl Drop for OwnerHandle {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// The other end of [`OwnerHandle::elsewhere`].
+pub struct Requests {
+    shared: Arc<Shared>,
+}
+
+impl Requests {
+    /// Waits until there is a request, or a wish to stop.
+    pub async fn arrived(&self) {
+        loop {
+            {
+                let mut inbox = self.shared.lock();
+                if !inbox.requests.is_empty() || inbox.stop {
+                    return;
+                }
+                inbox.asleep = true;
+            }
+            // A ring before this line is not lost: it is kept for the next who waits.
+            self.shared.rung.notified().await;
+        }
+    }
+
+    /// Takes up to `count_max` requests, the oldest first.
+    pub fn take(&self, count_max: usize) -> Vec<(Request, Reply)> {
+        let mut inbox = self.shared.lock();
+        let count = count_max.min(inbox.requests.len());
+        inbox.requests.drain(..count).collect()
+    }
+
+    /// Whether nothing more will come.
+    pub fn stopped(&self) -> bool {
+        self.shared.lock().stop
     }
 }
 

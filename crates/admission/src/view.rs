@@ -36,6 +36,8 @@ pub struct SaleView {
     definition: SaleDefinition,
     phase: AtomicU8,
     paused: AtomicBool,
+    /// Nothing can be decided for now, for a reason outside of the sale.
+    suspended: AtomicBool,
     storage_full: AtomicBool,
     opened_at: AtomicU64,
     /// Chain time as last published.
@@ -70,6 +72,7 @@ impl SaleView {
             definition,
             phase: AtomicU8::new(0),
             paused: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
             time: AtomicU64::new(0),
@@ -139,7 +142,7 @@ impl SaleView {
         };
         Window {
             phase,
-            paused: self.paused.load(Ordering::Relaxed),
+            paused: self.is_paused(),
             storage_full: self.storage_full.load(Ordering::Relaxed),
             opened_at: ChainTime(self.opened_at.load(Ordering::Relaxed)),
         }
@@ -161,7 +164,12 @@ impl SaleView {
 
     /// Whether purchases are paused.
     pub fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
+        self.paused.load(Ordering::Relaxed) || self.suspended.load(Ordering::Relaxed)
+    }
+
+    /// Tells strangers `paused` while nothing can be decided, or no longer. The chain knows nothing of it.
+    pub fn suspend(&self, suspended: bool) {
+        self.suspended.store(suspended, Ordering::Relaxed);
     }
 
     /// Whether the disk takes no purchases.

@@ -109,6 +109,70 @@ impl Files for DiskFiles {
     }
 }
 
+/// The machine's disk without waiting for it: for a copy of a chain that is durable elsewhere. After power loss such a copy may be
+/// damaged, and is made anew.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CopyFiles;
+
+impl Files for CopyFiles {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        DiskFiles.list(folder)
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<FolderLock> {
+        DiskFiles.lock(folder)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let file = fs::File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+        Ok(Box::new(CopyFile(file)))
+    }
+
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(CopyFile(fs::File::options().read(true).write(writable).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct CopyFile(fs::File);
+
+impl File for CopyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        File::read_at(&self.0, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        File::write_at(&self.0, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        File::length(&self.0)
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        File::truncate(&self.0, length)
+    }
+}
+
 /// A file that is written past the page cache where that goes: the log writes whole blocks and syncs each write, so a copy in the
 /// cache would only cost time.
 struct DiskFile {

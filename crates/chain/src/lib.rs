@@ -13,5 +13,5 @@ pub mod head;
 
 pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, EncodedBatch, PrivatePart};
 pub use disk::{AppendError, Log, LogReader, OpenError, ReadError, SpareReady, SpareTask, Watermark};
-pub use files::{DiskFiles, Files};
+pub use files::{CopyFiles, DiskFiles, Files};
 pub use head::{HeadSigner, SignedHead};

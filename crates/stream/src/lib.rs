@@ -7,5 +7,5 @@
 mod log;
 mod store;
 
-pub use log::{AppendError, ReadError, StreamLog};
+pub use log::{AppendError, Follow, Place, ReadError, StreamLog};
 pub use store::{ConnectError, Login, Store, StoreOptions};

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use bytes::Bytes;
 use chain::batch::GENESIS_HEAD;
 use chain::{Batch, BatchError, EncodedBatch};
 use domain::SaleId;
 use domain::ids::Hash;
+use futures_util::StreamExt as _;
 
 use crate::store::Store;
 
@@ -16,6 +19,10 @@ use crate::store::Store;
 const APPEND_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries while no server answers.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// So many batches are read one by one; more of them through a consumer.
+const FEW: usize = 32;
+/// How long a consumer may stay silent before the leader is asked instead.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the chain could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +45,15 @@ pub enum ReadError {
         sequence: u64,
         /// What does not fit.
         reason: &'static str,
+    },
+    /// The stream ends before a record that it had acknowledged: servers were restored from an older copy. Whoever has the records
+    /// puts them back.
+    #[error("the stream ends at record {stream}, although it had acknowledged all before record {known}")]
+    Shorter {
+        /// The next record by the stream.
+        stream: u64,
+        /// The next record by what it acknowledged.
+        known: u64,
     },
     /// Whoever follows the chain refused a batch.
     #[error("the batch at record {first} cannot be followed: {reason}")]
@@ -77,7 +93,24 @@ struct End {
     epoch: u64,
 }
 
+/// A place in a chain, as a copy of it on disk knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Whose chain.
+    pub sale: SaleId,
+    /// Number of the next record.
+    pub next: u64,
+    /// The head that the next batch extends.
+    pub head: Hash,
+    /// Epoch of the last batch.
+    pub epoch: u64,
+}
+
+/// Hears of each batch in order, as bytes and parsed; what it refuses ends the reading.
+pub type Follow<'f> = dyn FnMut(&[u8], &Batch<'_>) -> Result<(), String> + Send + 'f;
+
 /// One sale's chain. It may be held by several processes; the append decides.
+#[derive(Clone)]
 pub struct StreamLog {
     store: Store,
     subject: String,
@@ -90,27 +123,126 @@ impl StreamLog {
     pub async fn open(
         store: &Store,
         name: &str,
-        replay: &mut (dyn FnMut(&Batch<'_>) -> Result<(), String> + Send),
+        replay: &mut Follow<'_>,
     ) -> Result<Self, ReadError> {
-        let end = End { sequence: 0, head: GENESIS_HEAD, next: 0, epoch: 0 };
-        let mut log = Self { store: store.clone(), subject: format!("log.{name}"), sale: None, end };
+        let mut log = Self::at_front(store, name);
         log.catch_up(replay).await?;
         Ok(log)
     }
 
-    /// Reads on to the chain's present end; gives how many batches were new.
+    /// The chain of the sale `name`, before its first record.
+    pub fn at_front(store: &Store, name: &str) -> Self {
+        let end = End { sequence: 0, head: GENESIS_HEAD, next: 0, epoch: 0 };
+        Self { store: store.clone(), subject: subject(name), sale: None, end }
+    }
+
+    /// The chain behind a place in it that is known already; nothing before is read.
+    pub async fn resume(store: &Store, name: &str, place: &Place) -> Result<Self, ReadError> {
+        let mut log = Self::at_front(store, name);
+        let last = log.read_last().await?;
+        let stream = last.as_ref().map_or(0, |end| end.next);
+        if stream < place.next {
+            return Err(ReadError::Shorter { stream, known: place.next });
+        }
+        let (mut low, mut high) = (1, last.map_or(0, |end| end.sequence));
+        while low <= high {
+            let middle = low + (high - low) / 2;
+            let Some((sequence, bytes)) = log.read_from(middle).await? else {
+                high = middle - 1;
+                continue;
+            };
+            let end = end_of(sequence, &bytes)?;
+            if end.next == place.next && end.head == place.head {
+                (log.sale, log.end) = (Some(place.sale), end);
+                return Ok(log);
+            }
+            if end.next < place.next { low = sequence + 1 } else { high = middle - 1 }
+        }
+        Err(ReadError::Broken { sequence: high, reason: "no batch of it ends where the known part ends" })
+    }
+
+    /// The chain at its present end, which is believed as it stands: for putting back what is missing behind it.
+    pub async fn at_end(store: &Store, name: &str, sale: SaleId) -> Result<Self, ReadError> {
+        let mut log = Self::at_front(store, name);
+        if let Some(end) = log.read_last().await? {
+            (log.sale, log.end) = (Some(sale), end);
+        }
+        Ok(log)
+    }
+
+    /// Reads on to the chain's present end; gives how many batches were new. `replay` gets each as bytes and parsed.
     pub async fn catch_up(
         &mut self,
-        replay: &mut (dyn FnMut(&Batch<'_>) -> Result<(), String> + Send),
+        replay: &mut Follow<'_>,
     ) -> Result<usize, ReadError> {
         let mut batches = 0;
-        while let Some((sequence, bytes)) = self.read_next().await? {
-            let batch = Batch::parse(&bytes).map_err(|source| ReadError::Batch { sequence, source })?;
-            self.check(sequence, &batch)?;
-            let first = batch.header.first;
-            replay(&batch).map_err(|reason| ReadError::Replay { first, reason })?;
-            self.move_behind(sequence, &batch);
+        loop {
+            // One by one from the leader, who alone knows the end; a long way goes faster by a consumer.
+            if batches == FEW {
+                batches += self.read_many(replay).await?;
+            }
+            let Some((sequence, bytes)) = self.read_next().await? else { return Ok(batches) };
+            self.follow(sequence, &bytes, replay)?;
             batches += 1;
+        }
+    }
+
+    /// Takes a batch that somebody else read or appended; `false` when it is not the next one: an older one, or one behind a gap,
+    /// which [`StreamLog::catch_up`] closes.
+    pub fn offer(
+        &mut self,
+        sequence: u64,
+        bytes: &[u8],
+        replay: &mut Follow<'_>,
+    ) -> Result<bool, ReadError> {
+        let batch = Batch::parse(bytes).map_err(|source| ReadError::Batch { sequence, source })?;
+        if batch.header.first != self.end.next {
+            return Ok(false);
+        }
+        self.follow(sequence, bytes, replay)?;
+        Ok(true)
+    }
+
+    fn follow(
+        &mut self,
+        sequence: u64,
+        bytes: &[u8],
+        replay: &mut Follow<'_>,
+    ) -> Result<(), ReadError> {
+        let batch = Batch::parse(bytes).map_err(|source| ReadError::Batch { sequence, source })?;
+        self.check(sequence, &batch)?;
+        let first = batch.header.first;
+        replay(bytes, &batch).map_err(|reason| ReadError::Replay { first, reason })?;
+        self.move_behind(sequence, &batch);
+        Ok(())
+    }
+
+    /// Reads what a consumer has at once. It may end before the chain does.
+    async fn read_many(
+        &mut self,
+        replay: &mut Follow<'_>,
+    ) -> Result<usize, ReadError> {
+        let unreachable = |error: &dyn std::fmt::Display| ReadError::Unreachable(error.to_string());
+        let config = OrderedConfig {
+            filter_subject: self.subject.clone(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.end.sequence + 1 },
+            ..OrderedConfig::default()
+        };
+        let consumer = self.store.stream.create_consumer(config).await.map_err(|error| unreachable(&error))?;
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(0);
+        }
+        let mut messages = consumer.messages().await.map_err(|error| unreachable(&error))?;
+        let mut batches = 0;
+        while let Ok(Some(message)) = tokio::time::timeout(READ_PATIENCE, messages.next()).await {
+            let message = message.map_err(|error| unreachable(&error))?;
+            let info = message.info().map_err(|error| ReadError::Unreachable(error.to_string()))?;
+            let (sequence, pending) = (info.stream_sequence, info.pending);
+            self.follow(sequence, &message.payload, replay)?;
+            batches += 1;
+            if pending == 0 {
+                break;
+            }
         }
         Ok(batches)
     }
@@ -140,6 +272,11 @@ impl StreamLog {
             };
             match self.find_at_end(batch).await {
                 Ok(Some(outcome)) => return outcome,
+                // Nothing stands there because the stream ends before it.
+                Ok(None) if self.is_shorter().await => {
+                    let stream = self.read_last().await?.map_or(0, |end| end.next);
+                    return Err(ReadError::Shorter { stream, known: self.end.next }.into());
+                }
                 // Nothing stands there yet. The message may still be on its way, and may be sent again: one of the two will find the
                 // place taken.
                 Ok(None) | Err(ReadError::Unreachable(_)) => {}
@@ -178,12 +315,22 @@ impl StreamLog {
 
     /// The subject's next message behind the known end, asked of the stream's leader.
     async fn read_next(&self) -> Result<Option<(u64, Bytes)>, ReadError> {
-        let from = self.end.sequence + 1;
-        match self.store.stream.get_first_raw_message_by_subject(&self.subject, from).await {
-            Ok(message) => Ok(Some((message.sequence, message.payload))),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(ReadError::Unreachable(error.to_string())),
-        }
+        self.read_from(self.end.sequence + 1).await
+    }
+
+    async fn read_from(&self, sequence: u64) -> Result<Option<(u64, Bytes)>, ReadError> {
+        found(self.store.stream.get_first_raw_message_by_subject(&self.subject, sequence).await)
+    }
+
+    async fn read_last(&self) -> Result<Option<End>, ReadError> {
+        let last = found(self.store.stream.get_last_raw_message_by_subject(&self.subject).await)?;
+        last.map(|(sequence, bytes)| end_of(sequence, &bytes)).transpose()
+    }
+
+    /// Whether the stream has lost messages of this subject that it had acknowledged.
+    async fn is_shorter(&self) -> bool {
+        let last = self.read_last().await;
+        last.is_ok_and(|last| last.map_or(0, |end| end.next) < self.end.next)
     }
 
     fn check(&self, sequence: u64, batch: &Batch<'_>) -> Result<(), ReadError> {
@@ -205,6 +352,11 @@ impl StreamLog {
         self.end = End { sequence, head: batch.head.head, next: batch.header.next(), epoch: batch.header.epoch };
     }
 
+    /// The stream's number of the last message.
+    pub fn sequence(&self) -> u64 {
+        self.end.sequence
+    }
+
     /// The head that the next batch extends.
     pub fn head(&self) -> Hash {
         self.end.head
@@ -219,4 +371,24 @@ impl StreamLog {
     pub fn epoch(&self) -> u64 {
         self.end.epoch
     }
+}
+
+/// The subject of a sale's chain.
+fn subject(name: &str) -> String {
+    format!("log.{name}")
+}
+
+fn found(answer: Result<StreamMessage, LastRawMessageError>) -> Result<Option<(u64, Bytes)>, ReadError> {
+    match answer {
+        Ok(message) => Ok(Some((message.sequence, message.payload))),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(ReadError::Unreachable(error.to_string())),
+    }
+}
+
+fn end_of(sequence: u64, bytes: &[u8]) -> Result<End, ReadError> {
+    let wrong = |source| ReadError::Batch { sequence, source };
+    let batch = Batch::parse(bytes).map_err(wrong)?;
+    batch.verify().map_err(wrong)?;
+    Ok(End { sequence, head: batch.head.head, next: batch.header.next(), epoch: batch.header.epoch })
 }

@@ -88,7 +88,7 @@ fn batch(log: &StreamLog, epoch: u64, writer: u64) -> EncodedBatch {
 /// Who wrote each record, in order; every hash is checked on the way.
 async fn writers(store: &Store, name: &str) -> Vec<u64> {
     let mut writers = Vec::new();
-    let mut note = |batch: &chain::Batch<'_>| {
+    let mut note = |_: &[u8], batch: &chain::Batch<'_>| {
         for record in batch.records() {
             match record.unwrap().decode().unwrap() {
                 Record::ClockCredit(writer) => writers.push(writer),
@@ -102,7 +102,7 @@ async fn writers(store: &Store, name: &str) -> Vec<u64> {
 }
 
 async fn open(store: &Store, name: &str) -> StreamLog {
-    StreamLog::open(store, name, &mut |_| Ok(())).await.unwrap()
+    StreamLog::open(store, name, &mut |_, _| Ok(())).await.unwrap()
 }
 
 /// Appends `count` batches of `writer`, each anew behind whatever a rival has put there.
@@ -149,7 +149,7 @@ async fn rivals_take_turns_and_every_batch_stands_once_through_dying_leaders() {
     let two = tokio::spawn(async move { write(two, "war", 2, 200).await.next() });
     let mut watching = open(&store, "war").await;
     while watching.next() < 40 {
-        watching.catch_up(&mut |_| Ok(())).await.unwrap();
+        watching.catch_up(&mut |_, _| Ok(())).await.unwrap();
     }
     cluster.servers.processes[leader].signal(Signal::KILL).unwrap();
     assert_eq!(one.await.unwrap().max(two.await.unwrap()), 400);

@@ -33,6 +33,31 @@ impl Image {
     }
 }
 
+/// How far a server is that keeps a sale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The epoch under which it decided.
+    pub epoch: u64,
+    /// Number of the record that it would decide next.
+    pub next: u64,
+}
+
+impl Kept {
+    /// Reads the packed numbers; `None` when they are none of this version.
+    pub fn parse(state: &[u8]) -> Option<Self> {
+        let (numbers, rest) = state.as_chunks::<8>();
+        let number = |place: usize| numbers.get(place).map(|bytes| u64::from_le_bytes(*bytes));
+        if numbers.len() != NUMBERS || !rest.is_empty() {
+            return None;
+        }
+        Some(Self { epoch: number(EPOCH)?, next: number(EPOCH + 1)? })
+    }
+}
+
+/// How many numbers [`state`] packs, and which of them is the epoch; the next record's number stands behind it.
+const NUMBERS: usize = 24;
+const EPOCH: usize = 15;
+
 /// Fields that one step writes; with their values few enough for one call.
 const FIELDS_PER_STEP: usize = 500;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use admission::core::Verdict;
 use admission::redis::{
-    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
+    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
     add_credit, clock_argument, committed_arguments, outbox_arguments, tick_arguments,
 };
 use admission::{Command, Core, Guards, redis as twin};
@@ -262,6 +262,8 @@ impl Pair<'_> {
         let image = Image::of(&self.core, UNCOMMITTED_MAX);
         let state: Vec<u8> = redis::cmd("GET").arg(&self.keys[0]).query(&mut self.redis.connection).unwrap();
         assert_eq!(state, image.state);
+        let core = &self.core;
+        assert_eq!(Kept::parse(&state), Some(Kept { epoch: core.epoch(), next: core.next() }));
         for (key, fields) in self.keys[1..].iter().zip(image.hashes) {
             let expected: BTreeMap<_, _> = fields.into_iter().collect();
             assert_eq!(self.redis.hash(key), expected, "{key}");

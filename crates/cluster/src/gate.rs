@@ -1,0 +1,187 @@
+//! A gate's part in a sale: requests to whoever decides, answers from the chain.
+//!
+//! Whatever has arrived while the last call was under way is the next call. A verdict waits until the chain has what it rests on; then
+//! the replica has the answer. A call without a reply is repeated, since every decision is bound to its key.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use admission::core::Verdict;
+use admission::postbox::{Reply, deliver};
+use admission::redis::{add_request, clock_argument};
+use admission::{Answer, Command, Request, Requests, Standing, Wanted};
+use domain::{ChainTime, Clock, Refusal, Stage, fault};
+
+use crate::decider::{Decider, Decision};
+use crate::follower::Follower;
+
+/// Requests in one call: as long as it runs, no other gate is served.
+const CALL_REQUESTS_MAX: usize = 64;
+/// Verdicts that may wait for the chain; beyond it requests stay in the inbox, which refuses when it is full.
+const DUE_MAX: usize = 65_536;
+/// How long a decision is asked for before its outcome is left unknown.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a gate waits before it asks again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// How long a process that stops waits for the chain to have what was decided.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// A verdict that waits for the chain.
+struct Due {
+    reply: Reply,
+    wanted: Wanted,
+    verdict: Verdict,
+    epoch: u64,
+    next: u64,
+}
+
+pub(crate) struct Gate<'a> {
+    pub(crate) follower: &'a Follower,
+    pub(crate) requests: &'a Requests,
+    pub(crate) clock: &'a dyn Clock,
+    due: Mutex<VecDeque<Due>>,
+}
+
+impl<'a> Gate<'a> {
+    pub(crate) fn new(follower: &'a Follower, requests: &'a Requests, clock: &'a dyn Clock) -> Self {
+        Self { follower, requests, clock, due: Mutex::default() }
+    }
+
+    /// Until the process stops.
+    pub(crate) async fn run(&self, mut decider: Decider) {
+        tokio::select! {
+            () = self.ask(&mut decider) => {}
+            () = self.answer() => {}
+        }
+        // What is decided and only waits for the chain is told yet.
+        let rest = async {
+            while !self.due().is_empty() {
+                self.follower.moved.notified().await;
+                self.tell();
+            }
+        };
+        drop(tokio::time::timeout(LAST_ANSWERS, rest).await);
+    }
+
+    fn due(&self) -> MutexGuard<'_, VecDeque<Due>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, decider: &mut Decider) {
+        loop {
+            self.requests.arrived().await;
+            if self.due().len() >= DUE_MAX {
+                self.follower.moved.notified().await;
+                continue;
+            }
+            let batch = self.requests.take(CALL_REQUESTS_MAX);
+            if batch.is_empty() && self.requests.stopped() {
+                return;
+            }
+            self.decide(decider, batch).await;
+            self.tell();
+        }
+    }
+
+    /// Has a batch decided, however often that must be asked for.
+    async fn decide(&self, decider: &mut Decider, mut batch: Vec<(Request, Reply)>) {
+        let start = Instant::now();
+        let mut pause = PAUSE.0;
+        loop {
+            let mut arguments = vec![clock_argument(ChainTime(self.clock.wall_milliseconds()))];
+            batch.iter().for_each(|(request, _)| add_request(&mut arguments, request));
+            match decider.decide(&arguments, batch.len()).await {
+                Ok(decisions) => {
+                    fault::reach(Stage::Decided);
+                    if decisions.iter().any(|decision| decision.epoch < self.follower.lock().replica.core().epoch()) {
+                        // A server that was given up and does not know: another one decides now.
+                        decider.look_again();
+                    }
+                    return self.put_due(batch, decisions);
+                }
+                Err(error) => tracing::debug!(sale = self.follower.name, %error, "no decision; it is asked for again"),
+            }
+            batch = self.not_again(batch);
+            if start.elapsed() > PATIENCE || self.requests.stopped() {
+                batch.drain(..).for_each(|(_, reply)| self.refuse(reply, Refusal::OutcomeUnknown));
+            }
+            if batch.is_empty() {
+                return;
+            }
+            tokio::time::sleep(decider.jitter(pause)).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Answers what must not be asked twice, or need not: a change that adds up with itself, and reads, which the replica can serve.
+    fn not_again(&self, batch: Vec<(Request, Reply)>) -> Vec<(Request, Reply)> {
+        let mut rest = Vec::with_capacity(batch.len());
+        for (request, reply) in batch {
+            match request {
+                Request::Read(query) => {
+                    let answer = self.follower.lock().replica.read(&query);
+                    deliver(&mut vec![(reply, answer)]);
+                }
+                Request::Decide(Command::ChangeStock { .. }, _) => self.refuse(reply, Refusal::OutcomeUnknown),
+                other => rest.push((other, reply)),
+            }
+        }
+        rest
+    }
+
+    fn put_due(&self, batch: Vec<(Request, Reply)>, decisions: Vec<Decision>) {
+        let mut due = self.due();
+        for ((request, reply), decision) in batch.into_iter().zip(decisions) {
+            let Decision { verdict, epoch, next } = decision;
+            if verdict == Verdict::Refused(Refusal::Overloaded, None) {
+                // It rests on nothing, least of all on a chain that does not go on.
+                self.refuse(reply, Refusal::Overloaded);
+                continue;
+            }
+            due.push_back(Due { reply, wanted: Wanted::of(&request), verdict, epoch, next });
+        }
+    }
+
+    fn refuse(&self, reply: Reply, refusal: Refusal) {
+        let position = self.follower.lock().replica.view().durable_position();
+        deliver(&mut vec![(reply, Answer::Refused { refusal, position, retry_at: None })]);
+    }
+
+    /// Tells what the chain has, whenever it has gone on.
+    async fn answer(&self) {
+        loop {
+            self.follower.moved.notified().await;
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let mut answers = Vec::new();
+        {
+            let state = self.follower.lock();
+            let mut due = self.due();
+            // Verdicts stand in the order in which the chain reaches them.
+            while let Some(first) = due.front() {
+                let standing = state.replica.standing(first.epoch, first.next);
+                if standing == Standing::Waiting {
+                    break;
+                }
+                let Some(first) = due.pop_front() else { break };
+                let answer = match standing {
+                    Standing::Chained => state.replica.answer(first.wanted, first.verdict, first.next),
+                    Standing::Interrupted | Standing::Waiting => {
+                        let position = state.replica.view().durable_position();
+                        Answer::Refused { refusal: Refusal::Interrupted, position, retry_at: None }
+                    }
+                };
+                answers.push((first.reply, answer));
+            }
+        }
+        if !answers.is_empty() {
+            fault::reach(Stage::Chained);
+            deliver(&mut answers);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The way to the one Redis server that has a sale: found, connected to, called, and given up at the first doubt.
+//!
+//! All keys of a sale lie in one slot, so one server has them. Which one is asked anew after every failure: of the server itself, of the
+//! Sentinels, or of any member of the Redis Cluster. A call that failed may have been carried out; every function may be called again.
+
+use std::time::Duration;
+
+use admission::redis::{CLOCK, FENCED, FUNCTIONS, STALE, keys};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Value};
+
+use crate::options::{RedisOptions, Topology};
+
+/// How long to wait for a connection, and for a reply: a server that takes longer is asked again, or another one.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(400);
+const REPLY_PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// No server, no reply, or not the right server. The outcome is unknown; the call may be repeated.
+    #[error("Redis does not answer: {0}")]
+    Unreachable(String),
+    /// Definite: this server may not decide this sale, or does not know how. It has to be rebuilt.
+    #[error("Redis has to be rebuilt for this sale: {0}")]
+    Fenced(String),
+    /// Definite: the clocks of caller and server are seconds apart.
+    #[error("the clocks of this machine and of Redis are seconds apart")]
+    Clock,
+    /// Definite: a newer rebuild has begun.
+    #[error("a newer rebuild of this sale has begun")]
+    Stale,
+    /// Definite: Redis has no memory left.
+    #[error("Redis has no memory left")]
+    Full,
+}
+
+/// The way to one sale's server.
+pub(crate) struct Link {
+    options: RedisOptions,
+    keys: [String; 7],
+    connection: Option<MultiplexedConnection>,
+    /// Where to begin asking next time, so that a dead member is not asked first for ever.
+    turn: usize,
+}
+
+impl Link {
+    pub(crate) fn new(options: &RedisOptions, sale: &str) -> Self {
+        Self { options: options.clone(), keys: keys(sale), connection: None, turn: 0 }
+    }
+
+    /// Calls a function of the library.
+    pub(crate) async fn call<T: FromRedisValue>(&mut self, function: &str, arguments: &[Vec<u8>]) -> Result<T, LinkError> {
+        let mut call = redis::cmd("FCALL");
+        call.arg(function).arg(self.keys.len()).arg(&self.keys).arg(arguments);
+        self.query(&call).await
+    }
+
+    /// Forgets the connection; the next call finds the server anew.
+    pub(crate) fn reset(&mut self) {
+        self.connection = None;
+    }
+
+    /// Loads the library, in place of any other version of it.
+    pub(crate) async fn load_functions(&mut self) -> Result<(), LinkError> {
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(FUNCTIONS);
+        self.query::<String>(&load).await.map(|_| ())
+    }
+
+    /// Takes the lock on a part of the sale's work for `milliseconds`, or keeps it; `false` while somebody else has it.
+    pub(crate) async fn lock(&mut self, part: &str, holder: &str, milliseconds: u64) -> Result<bool, LinkError> {
+        let key = self.lock_key(part);
+        let mut take = redis::cmd("SET");
+        take.arg(&key).arg(holder).arg("NX").arg("PX").arg(milliseconds);
+        if self.query::<Option<String>>(&take).await?.is_some() {
+            return Ok(true);
+        }
+        let mut keep = redis::cmd("EVAL");
+        let script = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+        keep.arg(script).arg(1).arg(&key).arg(holder).arg(milliseconds);
+        Ok(self.query::<u64>(&keep).await? == 1)
+    }
+
+    /// Gives the lock back, if it is held.
+    pub(crate) async fn unlock(&mut self, part: &str, holder: &str) -> Result<(), LinkError> {
+        let mut free = redis::cmd("EVAL");
+        let script = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+        free.arg(script).arg(1).arg(self.lock_key(part)).arg(holder);
+        self.query::<u64>(&free).await.map(|_| ())
+    }
+
+    fn lock_key(&self, part: &str) -> String {
+        let state = &self.keys[0];
+        format!("{}:lock:{part}", state.trim_end_matches(":state"))
+    }
+
+    /// The sale's packed state, or nothing; read without the fence, for a rebuild to see what is there.
+    pub(crate) async fn state(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
+        let mut get = redis::cmd("GET");
+        get.arg(&self.keys[0]);
+        self.query(&get).await
+    }
+
+    async fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, LinkError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let outcome = command.query_async::<Value>(&mut connection).await;
+        match outcome.and_then(|value| Ok(redis::from_redis_value::<T>(value)?)) {
+            Ok(value) => {
+                self.connection = Some(connection);
+                Ok(value)
+            }
+            Err(error) => {
+                let error = classify(&error);
+                if !matches!(error, LinkError::Unreachable(_)) {
+                    self.connection = Some(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<MultiplexedConnection, LinkError> {
+        let mut said = LinkError::Unreachable("no address is configured".to_owned());
+        for _ in 0..self.options.addresses.len() {
+            let address = self.options.addresses[self.turn % self.options.addresses.len()].clone();
+            match self.find(&address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => said = classify(&error),
+            }
+            self.turn += 1;
+        }
+        Err(said)
+    }
+
+    /// Asks the server at `address` who has the sale, and connects there.
+    async fn find(&self, address: &str) -> Result<MultiplexedConnection, RedisError> {
+        match &self.options.topology {
+            Topology::Single => self.open(address, true).await,
+            Topology::Sentinel { name } => {
+                let mut sentinel = self.open(address, false).await?;
+                let mut ask = redis::cmd("SENTINEL");
+                let found = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut sentinel).await?;
+                let (host, port): (String, u16) =
+                    Option::ok_or(found, RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")))?;
+                self.open(&format!("{host}:{port}"), true).await
+            }
+            Topology::Cluster => {
+                let mut member = self.open(address, true).await?;
+                let mut ask = redis::cmd("CLUSTER");
+                let slot: u16 = ask.arg("KEYSLOT").arg(&self.keys[0]).query_async(&mut member).await?;
+                let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut member).await?;
+                let master = ranges.into_iter().find_map(|range| master_of(slot, range));
+                let master = master.ok_or(RedisError::from((ErrorKind::Client, "nobody serves the sale's slot")))?;
+                if master == address { Ok(member) } else { self.open(&master, true).await }
+            }
+        }
+    }
+
+    async fn open(&self, address: &str, as_user: bool) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_PATIENCE))
+            .set_response_timeout(Some(REPLY_PATIENCE));
+        let client = Client::open(self.options.info(address, as_user)?)?;
+        client.get_multiplexed_async_connection_with_config(&config).await
+    }
+}
+
+/// The master of a range of slots, if `slot` is in it.
+fn master_of(slot: u16, range: Vec<Value>) -> Option<String> {
+    let mut parts = range.into_iter();
+    let first: u16 = redis::from_redis_value(parts.next()?).ok()?;
+    let last: u16 = redis::from_redis_value(parts.next()?).ok()?;
+    let Value::Array(master) = parts.next()? else { return None };
+    let mut master = master.into_iter();
+    let host: String = redis::from_redis_value(master.next()?).ok()?;
+    let port: u16 = redis::from_redis_value(master.next()?).ok()?;
+    (first..=last).contains(&slot).then(|| format!("{host}:{port}"))
+}
+
+/// What an error means. By the code that begins it; the words behind are for people.
+fn classify(error: &RedisError) -> LinkError {
+    match error.code() {
+        Some(FENCED) => LinkError::Fenced("it was started, promoted or emptied".to_owned()),
+        Some(CLOCK) => LinkError::Clock,
+        Some(STALE) => LinkError::Stale,
+        Some("OOM") => LinkError::Full,
+        // What a server says that does not know the function; whatever else it is, a rebuild loads the library anew.
+        Some("ERR") => LinkError::Fenced(error.to_string()),
+        _ => LinkError::Unreachable(error.to_string()),
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the servers of a cluster are, and who we are there.
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisError};
+use serde::{Deserialize, Serialize};
+use stream::StoreOptions;
+
+/// How the server of a sale is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// There is one server.
+    Single,
+    /// Sentinels know the master.
+    Sentinel {
+        /// The name under which they watch it.
+        name: String,
+    },
+    /// A Redis Cluster: any member knows who has a slot.
+    Cluster,
+}
+
+/// Redis.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// How the addresses are to be read.
+    pub topology: Topology,
+    /// `host:port` of the server, of the Sentinels, or of some members.
+    pub addresses: Vec<String>,
+    /// Our user there.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Records that Redis may have decided without the chain having them; beyond it new grants are refused.
+    pub uncommitted_max: u64,
+}
+
+impl std::fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RedisOptions({:?} at {:?} as {}, secret)", self.topology, self.addresses, self.user)
+    }
+}
+
+impl RedisOptions {
+    pub(crate) fn info(&self, address: &str, as_user: bool) -> Result<ConnectionInfo, RedisError> {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+        let port = port.parse().map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no port in an address")))?;
+        let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
+        let login = RedisConnectionInfo::default();
+        let login = if as_user { login.set_username(&self.user).set_password(&self.password) } else { login };
+        Ok(info.set_redis_settings(login))
+    }
+}
+
+/// What this process does for the sales.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves customers.
+    pub gate: bool,
+    /// Brings to the chain what Redis decided, and rebuilds Redis.
+    pub relay: bool,
+    /// Keeps the books.
+    pub worker: bool,
+}
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Who decides.
+    pub redis: RedisOptions,
+    /// Where the chains are.
+    pub store: StoreOptions,
+    /// What this process does.
+    pub roles: Roles,
+    /// Tells this process from others in locks; another one for each.
+    pub process: u64,
+}

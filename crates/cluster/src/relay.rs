@@ -1,0 +1,362 @@
+//! The relay of a sale: brings to the chain what Redis has decided, and tells Redis and everybody else that it is there.
+//!
+//! One relay works at a time, by a lock with an expiry. The lock is for peace, not for safety: of two relays the append takes one batch,
+//! and who was slower finds the other's in its place.
+
+use std::time::{Duration, Instant};
+
+use admission::Command;
+use admission::redis::{
+    COMMITTED, DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, committed_arguments, outbox_arguments,
+    tick_arguments,
+};
+use chain::batch::{Batch, BatchBuilder, BatchHeader};
+use chain::{HeadSigner, PrivatePart};
+use domain::ids::Hash;
+use domain::record::PauseReason;
+use domain::{ChainTime, Clock, Record, Stage, fault, limits};
+use redis::Value;
+use stream::{AppendError, ReadError, StreamLog};
+
+use crate::follower::{FollowError, Follower, put_back};
+use crate::link::{Link, LinkError};
+
+/// Records fetched at once.
+const RECORDS_MAX: usize = 2_000;
+/// A batch is cut here; the last record may go beyond, the bound of a batch is never reached.
+const BATCH_BYTES_FULL: usize = limits::BATCH_BYTES_MAX / 2;
+/// How long a lock outlives its holder, and how often it is renewed.
+const LOCK: (u64, Duration) = (3_000, Duration::from_secs(1));
+const LOCK_PART: &str = "relay";
+/// Between two looks into an empty outbox.
+const IDLE: Duration = Duration::from_millis(2);
+/// Between two looks at what chain time alone brings.
+const TICK_EVERY: Duration = Duration::from_millis(100);
+const DIGEST_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+/// So long without a turn is an outage, which open holds get back.
+const STALL_MAX: Duration = Duration::from_secs(3);
+/// So far the clocks may move against each other between two turns.
+const CLOCK_JUMP_MILLISECONDS_MAX: i64 = 2_000;
+
+/// Why a turn failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// What Redis decided cannot be a record: its library is not ours, or it is damaged.
+    #[error("entry {0} of the outbox is no record of this version")]
+    Entry(u64),
+    /// The chain refuses what Redis decided.
+    #[error("the chain's next batch cannot be followed: {0}")]
+    Replay(String),
+}
+
+pub(crate) struct Relay<'a> {
+    pub(crate) follower: &'a Follower,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) link: Link,
+    pub(crate) signer: &'a HeadSigner,
+    pub(crate) slot_secret: Hash,
+    pub(crate) uncommitted_max: u64,
+    /// Tells this relay from others in the lock.
+    pub(crate) holder: String,
+    pub(crate) log: StreamLog,
+    /// When this relay last knew that everything is well: (monotonic, wall) milliseconds.
+    turned: Option<(u64, u64)>,
+    ticked: Instant,
+    digested: Instant,
+}
+
+/// A record on its way to the chain.
+pub(crate) struct Entry {
+    pub(crate) time: ChainTime,
+    pub(crate) record: Record,
+    pub(crate) private: Option<PrivatePart>,
+}
+
+impl<'a> Relay<'a> {
+    pub(crate) fn new(
+        follower: &'a Follower,
+        clock: &'a dyn Clock,
+        link: Link,
+        secrets: (&'a HeadSigner, Hash),
+        uncommitted_max: u64,
+        holder: String,
+        log: StreamLog,
+    ) -> Self {
+        let now = Instant::now();
+        let (signer, slot_secret) = secrets;
+        Self {
+            follower,
+            clock,
+            link,
+            signer,
+            slot_secret,
+            uncommitted_max,
+            holder,
+            log,
+            turned: None,
+            ticked: now,
+            digested: now,
+        }
+    }
+
+    /// Renews the lock in the midst of long work.
+    pub(crate) async fn keep_lock(&mut self) -> Result<bool, RelayError> {
+        Ok(self.link.lock(LOCK_PART, &self.holder, LOCK.0).await?)
+    }
+
+    /// For ever: waits for the lock, then works while it has it.
+    pub(crate) async fn run(&mut self) {
+        let mut locked_at: Option<Instant> = None;
+        loop {
+            if locked_at.is_none_or(|at| at.elapsed() >= LOCK.1) {
+                match self.link.lock(LOCK_PART, &self.holder, LOCK.0).await {
+                    Ok(true) => locked_at = Some(Instant::now()),
+                    Ok(false) => (locked_at, self.turned) = (None, None),
+                    Err(error) => tracing::debug!(sale = self.follower.name, %error, "the relay's lock"),
+                }
+            }
+            if locked_at.is_none() {
+                tokio::time::sleep(LOCK.1 / 2).await;
+                continue;
+            }
+            match self.turn().await {
+                Ok(0) => tokio::time::sleep(IDLE).await,
+                Ok(_) => {}
+                Err(error) => self.mend(error).await,
+            }
+        }
+    }
+
+    pub(crate) async fn unlock(&mut self) {
+        // Without an answer the lock ends by itself.
+        drop(self.link.unlock(LOCK_PART, &self.holder).await);
+    }
+
+    /// What follows from a failed turn.
+    async fn mend(&mut self, error: RelayError) {
+        let sale = &self.follower.name;
+        let mended = match error {
+            RelayError::Link(LinkError::Fenced(reason)) => {
+                tracing::warn!(sale, reason, "Redis is rebuilt from the chain");
+                self.rebuild().await
+            }
+            RelayError::Append(AppendError::Superseded(epoch)) => {
+                tracing::warn!(sale, epoch, "another writer has taken the chain over");
+                self.find_again().await
+            }
+            RelayError::Append(AppendError::Moved) => self.find_again().await,
+            RelayError::Append(AppendError::Read(ReadError::Shorter { stream, known }))
+            | RelayError::Read(ReadError::Shorter { stream, known }) => {
+                tracing::error!(sale, stream, known, "the stream lost records that it had acknowledged; they are put back");
+                self.put_back().await
+            }
+            RelayError::Append(AppendError::Read(ReadError::Broken { .. })) | RelayError::Read(ReadError::Broken { .. }) => {
+                self.find_again().await
+            }
+            other => Err(other),
+        };
+        if let Err(error) = mended {
+            tracing::warn!(sale, %error, "the relay tries again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn find_again(&mut self) -> Result<(), RelayError> {
+        self.log = self.follower.find_again().await?;
+        self.catch_up().await
+    }
+
+    pub(crate) async fn catch_up(&mut self) -> Result<(), RelayError> {
+        Ok(self.follower.catch_up(&mut self.log).await?)
+    }
+
+    async fn put_back(&mut self) -> Result<(), RelayError> {
+        let mut reader = self.follower.reader()?;
+        let Follower { store, name, sale, folder, .. } = self.follower;
+        self.log = put_back(store, name, *sale, &mut reader, folder).await?;
+        self.catch_up().await
+    }
+
+    /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
+    async fn turn(&mut self) -> Result<usize, RelayError> {
+        let (epoch, first, _, entries): (u64, u64, u64, Vec<Value>) =
+            self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX)).await?;
+        if epoch != self.log.epoch() {
+            // Somebody else has written an epoch: Redis was rebuilt, or is to be.
+            self.catch_up().await?;
+            if epoch != self.log.epoch() {
+                return Err(LinkError::Fenced(format!("it decides under epoch {epoch}, the chain is in another")).into());
+            }
+        }
+        if first > self.log.next() {
+            self.catch_up().await?;
+        }
+        let known = self.log.next().saturating_sub(first) as usize;
+        let entries = read_entries(entries.into_iter().skip(known), first + known as u64)?;
+        let count = entries.len();
+        for batch in cut(entries) {
+            self.chain(batch).await?;
+        }
+        if count > 0 || known > 0 {
+            self.commit().await?;
+        }
+        self.tick().await?;
+        Ok(count)
+    }
+
+    async fn commit(&mut self) -> Result<(), RelayError> {
+        let next = self.log.next();
+        self.link.call::<u64>(COMMITTED, &committed_arguments(next, next)).await?;
+        Ok(())
+    }
+
+    /// Appends one batch: records of one time. It stands in the chain, and everybody has been told, when this returns `Ok`.
+    pub(crate) async fn chain(&mut self, entries: Vec<Entry>) -> Result<(), RelayError> {
+        let Some(time) = entries.first().map(|entry| entry.time) else { return Ok(()) };
+        let epoch = match entries.first().map(|entry| &entry.record) {
+            Some(Record::Epoch(epoch)) => *epoch,
+            _ => self.log.epoch(),
+        };
+        let header = BatchHeader {
+            sale: self.follower.sale,
+            partition: 0,
+            epoch,
+            time,
+            first: self.log.next(),
+            count: entries.len() as u32,
+        };
+        let mut builder = BatchBuilder::new(header, self.log.head());
+        for Entry { record, private, .. } in &entries {
+            match record {
+                Record::Digest { .. } => builder.push(&self.digest(), None),
+                record => builder.push(record, private.as_ref()),
+            };
+        }
+        let batch = builder.finish(self.signer);
+        fault::reach(Stage::Decided);
+        self.log.append(&batch).await?;
+        fault::reach(Stage::Chained);
+        let parsed = Batch::parse(&batch.bytes).map_err(|error| RelayError::Replay(error.to_string()))?;
+        self.follower.take(&batch.bytes, &parsed).map_err(RelayError::Replay)?;
+        self.follower.tell(self.log.sequence(), &batch.bytes).await;
+        Ok(())
+    }
+
+    /// Counts and state hash of the chain's present end.
+    fn digest(&self) -> Record {
+        let state = self.follower.lock();
+        Record::Digest { state: state.replica.state_hash(), counts: state.replica.core().counts() }
+    }
+
+    async fn tick(&mut self) -> Result<(), RelayError> {
+        if self.ticked.elapsed() < TICK_EVERY && self.turned.is_some() {
+            return Ok(());
+        }
+        self.ticked = Instant::now();
+        self.compare_clocks().await?;
+        let digest = self.digested.elapsed() >= DIGEST_EVERY;
+        if digest {
+            self.digested = Instant::now();
+        }
+        let now = ChainTime(self.clock.wall_milliseconds());
+        let arguments = tick_arguments(now, limits::BATCH_EXPIRIES_MAX, &self.slot_secret, digest);
+        self.link.call::<u64>(TICK, &arguments).await?;
+        Ok(())
+    }
+
+    /// Gives lost time back to open holds, and pauses the sale when this machine's wall clock jumps.
+    async fn compare_clocks(&mut self) -> Result<(), RelayError> {
+        let now = (self.clock.monotonic_milliseconds(), self.clock.wall_milliseconds());
+        let Some(before) = self.turned.replace(now) else { return Ok(()) };
+        let passed = now.0.saturating_sub(before.0);
+        let jump = now.1.cast_signed() - before.1.cast_signed() - passed.cast_signed();
+        let jumped = jump.abs() > CLOCK_JUMP_MILLISECONDS_MAX;
+        let stalled = if passed > STALL_MAX.as_millis() as u64 { passed } else { 0 };
+        let lost = stalled + if jumped { u64::try_from(jump).unwrap_or(0) } else { 0 };
+        if lost == 0 && !jumped {
+            return Ok(());
+        }
+        let mut arguments = vec![clock_argument(ChainTime(now.1))];
+        let held = self.follower.lock().replica.core().held_grants();
+        if lost > 0 && held > 0 {
+            tracing::warn!(sale = self.follower.name, lost, "time was lost; open holds get it back");
+            add_credit(&mut arguments, lost);
+        }
+        if jumped {
+            tracing::error!(sale = self.follower.name, jump, "the wall clock jumped; the sale is paused");
+            add_command(&mut arguments, &Command::Pause(PauseReason::ClockJump), None);
+        }
+        if arguments.len() > 1 {
+            self.link.call::<Value>(DECIDE, &arguments).await?;
+        }
+        Ok(())
+    }
+
+    /// A rebuild has given all lost time back.
+    pub(crate) fn turned_now(&mut self) {
+        self.turned = Some((self.clock.monotonic_milliseconds(), self.clock.wall_milliseconds()));
+    }
+}
+
+fn read_entries(entries: impl Iterator<Item = Value>, first: u64) -> Result<Vec<Entry>, RelayError> {
+    let numbered = entries.zip(first..);
+    numbered.map(|(value, number)| read_entry(value).ok_or(RelayError::Entry(number))).collect()
+}
+
+fn read_entry(value: Value) -> Option<Entry> {
+    let bytes: Vec<u8> = redis::from_redis_value(value).ok()?;
+    let decided = Decided::parse(&bytes)?;
+    let record = match decided.kind {
+        // The place of one: its content is known when everything before it is chained.
+        kind if kind == domain::RecordKind::Digest as u8 => Record::Digest { state: [0; 32], counts: Vec::new() },
+        kind => chain::codec::decode(kind, decided.public).ok()?,
+    };
+    let private = match decided.private.split_first_chunk() {
+        Some((commitment, sealed)) => Some(PrivatePart { commitment: *commitment, sealed: sealed.to_vec() }),
+        None => None,
+    };
+    Some(Entry { time: decided.time, record, private })
+}
+
+/// Batches: of one time each, not too large, and a digest stands alone, for it tells of everything before it.
+fn cut(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
+    let mut batches: Vec<Vec<Entry>> = Vec::new();
+    let (mut bytes, mut alone) = (0, true);
+    for entry in entries {
+        let is_digest = matches!(entry.record, Record::Digest { .. });
+        let size = 256 + entry.private.as_ref().map_or(0, |part| part.sealed.len()) + size_of_units(&entry.record);
+        let fits = |last: &Vec<Entry>| {
+            last[0].time == entry.time && bytes + size <= BATCH_BYTES_FULL && !is_digest && !alone
+        };
+        match batches.last_mut() {
+            Some(last) if fits(last) => {
+                bytes += size;
+                last.push(entry);
+            }
+            _ => {
+                (bytes, alone) = (size, is_digest);
+                batches.push(vec![entry]);
+            }
+        }
+    }
+    batches
+}
+
+fn size_of_units(record: &Record) -> usize {
+    match record {
+        Record::Held(held) => held.units.len() * 8,
+        Record::Retaken { units, .. } => units.len() * 8,
+        Record::StockChanged { withdrawn, .. } => withdrawn.len() * 8,
+        _ => 0,
+    }
+}
