@@ -14,7 +14,7 @@ use chain::{DiskFiles, Files, HeadSigner, PrivatePart, SpareReady};
 use domain::clock::SystemClock;
 use domain::{ChainTime, Clock as _, Pseudonym, PurchaseId, SaleId, limits};
 use gate::{CustomerSaleKey, body_hash, seal_private};
-use ledger::Vault;
+use ledger::{Vault, VaultStore as _};
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{SALE, clocks};
@@ -56,7 +56,7 @@ type Batch = VecDeque<(Request, ())>;
 pub(crate) fn run(job: &GrowJob) -> anyhow::Result<GrowReport> {
     let clock = SystemClock::new();
     let files: Arc<dyn Files> = Arc::new(DiskFiles);
-    let vault = Vault::open(&job.data.join("vault.sqlite"), Arc::new(SystemClock::new()))?;
+    let mut vault = Vault::open(&job.data.join("vault.sqlite"), Arc::new(SystemClock::new()))?;
     let secrets = vault.sales()?.into_iter().find(|sale| sale.name == SALE).context("the sale is not there")?;
     drop(vault);
     let options = OwnerOptions {

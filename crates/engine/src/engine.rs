@@ -17,7 +17,7 @@ use gate::pseudonym::{IdentityKey, PseudonymKey};
 use ledger::StoreError;
 use ledger::books::{Books, BooksError};
 use ledger::service::{BooksService, OnDrift, Pace};
-use ledger::vault::{DeploymentKeys, SaleSecrets, Vault, VaultError, VaultService};
+use ledger::vault::{DeploymentKeys, SaleSecrets, Vault, VaultError, VaultService, VaultStore as _};
 
 use crate::data::{DataError, DataFolder};
 use crate::sale::Sale;
@@ -165,7 +165,7 @@ impl Engine {
             passes: pass_keys(&keys)?,
             identity_key: IdentityKey::new(&keys.identity_hash_key),
             identities,
-            vault: VaultService::start(vault)?,
+            vault: VaultService::start(Box::new(vault))?,
             books,
             clock: options.clock,
             registry,

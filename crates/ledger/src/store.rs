@@ -1,4 +1,4 @@
-//! How the ledger's SQLite files are opened, checked and versioned. It knows no table of theirs.
+//! How the ledger's SQLite files are opened, checked and versioned, and why a store cannot be used. It knows no table of theirs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +10,17 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// How long a statement waits for another connection's lock.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// Why a store cannot be used. Nothing has been written where it says so; `Failed` and `Full` at a commit leave the outcome unknown,
-/// and every write of this crate is safe to repeat.
+/// Why a store cannot be used. Nothing has been written where it says so; `Failed`, `Full` and `Unreachable` at a commit leave the
+/// outcome unknown, and every write of this crate is safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The linked SQLite has a known fault. Definite.
     #[error("the linked SQLite {0} can lose committed data; 3.51.3 or later is needed")]
     SqliteOutdated(String),
-    /// The file belongs to a newer version of the program. Definite, nothing written.
+    /// The database server may lose what it has committed. Definite, nothing written.
+    #[error("the server can lose committed data: {0}")]
+    NotDurable(String),
+    /// The store belongs to a newer version of the program. Definite, nothing written.
     #[error("written by a newer version (schema {found}; this version knows up to {known}); nothing was changed")]
     Newer {
         /// The file's schema version.
@@ -25,29 +28,32 @@ pub enum StoreError {
         /// The newest that this version knows.
         known: i64,
     },
-    /// The file is not a database or its content contradicts itself. Definite.
-    #[error("the file is damaged: {0}")]
+    /// The file is not a database, or the store's content contradicts itself. Definite.
+    #[error("damaged: {0}")]
     Damaged(String),
-    /// The file or its folder cannot be opened or written. Definite.
+    /// The file, its folder or the database cannot be opened or written. Definite.
     #[error("cannot be opened or written: {0}")]
     Unwritable(String),
     /// No space is left. Nothing of the transaction is kept.
     #[error("no space is left on the disk")]
     Full,
-    /// Somebody else holds the file. Definite for this attempt.
+    /// Somebody else holds the file, or went before too many times. Definite for this attempt.
     #[error("held by another process")]
     Busy,
-    /// Anything else, as SQLite tells it; unknown when it happens at a commit.
+    /// The database server cannot be reached, ended the work or took too long; unknown when it happens at a commit.
+    #[error("the database server does not answer: {0}")]
+    Unreachable(String),
+    /// Anything else, as the database tells it; unknown when it happens at a commit.
     #[error("{0}")]
     Failed(String),
 }
 
 impl StoreError {
-    /// Whether the same call may succeed later without anybody repairing the file.
+    /// Whether the same call may succeed later without anybody repairing the store.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Full | Self::Busy | Self::Failed(_) | Self::Unwritable(_) => true,
-            Self::SqliteOutdated(_) | Self::Newer { .. } | Self::Damaged(_) => false,
+            Self::Full | Self::Busy | Self::Unreachable(_) | Self::Failed(_) | Self::Unwritable(_) => true,
+            Self::SqliteOutdated(_) | Self::NotDurable(_) | Self::Newer { .. } | Self::Damaged(_) => false,
         }
     }
 }

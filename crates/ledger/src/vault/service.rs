@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use domain::{Pseudonym, SaleOrdinal};
 use tokio::sync::oneshot;
 
-use super::{NewCustomer, Secret, Vault, VaultError};
+use super::{NewCustomer, Secret, VaultError, VaultStore};
 
 /// Customers in one transaction. Their rows are scattered, so a larger batch shares more pages; this one takes tens of milliseconds.
 const BATCH_MAX: usize = 2_048;
@@ -44,7 +44,7 @@ struct Request {
 
 /// Serves the vault to many tasks.
 pub struct VaultService {
-    vault: Arc<Mutex<Vault>>,
+    vault: Arc<Mutex<Box<dyn VaultStore>>>,
     recent: Arc<Mutex<Recent>>,
     inbox: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
@@ -52,7 +52,7 @@ pub struct VaultService {
 
 impl VaultService {
     /// Starts the thread. Fails only where the system gives no thread.
-    pub fn start(vault: Vault) -> io::Result<Self> {
+    pub fn start(vault: Box<dyn VaultStore>) -> io::Result<Self> {
         let vault = Arc::new(Mutex::new(vault));
         let recent = Arc::new(Mutex::new(Recent::default()));
         let (inbox, requests) = mpsc::sync_channel(INBOX_MAX);
@@ -78,8 +78,8 @@ impl VaultService {
     }
 
     /// Runs `work` on the vault itself, between two batches. Blocks for their length; not for the hot path.
-    pub fn with<T>(&self, work: impl FnOnce(&mut Vault) -> T) -> T {
-        work(&mut lock(&self.vault))
+    pub fn with<T>(&self, work: impl FnOnce(&mut dyn VaultStore) -> T) -> T {
+        work(lock(&self.vault).as_mut())
     }
 
     /// Answers what waits and ends the thread.
@@ -103,7 +103,7 @@ impl Drop for VaultService {
 }
 
 /// The thread: take what has gathered, commit it, answer.
-fn serve(requests: &Receiver<Request>, vault: &Mutex<Vault>, recent: &Mutex<Recent>) {
+fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recent: &Mutex<Recent>) {
     while let Ok(first) = requests.recv() {
         let waiting: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX).collect();
         let (customers, replies): (Vec<_>, Vec<_>) =
@@ -130,7 +130,7 @@ fn serve(requests: &Receiver<Request>, vault: &Mutex<Vault>, recent: &Mutex<Rece
     }
 }
 
-fn alone(vault: &Mutex<Vault>, customer: &NewCustomer) -> Result<Secret, VaultError> {
+fn alone(vault: &Mutex<Box<dyn VaultStore>>, customer: &NewCustomer) -> Result<Secret, VaultError> {
     let secrets = lock(vault).ensure_customers(std::slice::from_ref(customer))?;
     Ok(secrets[0])
 }

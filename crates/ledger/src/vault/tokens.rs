@@ -7,15 +7,14 @@ use std::path::Path;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use domain::ids::Hash;
-use rusqlite::{TransactionBehavior, params};
 
-use super::{Vault, VaultError, random_secret, sync_folder_of};
+use super::{VaultError, random_secret, sync_folder_of};
 
 const TOKEN_PREFIX: &str = "da_";
 
 /// The tokens of one moment, for checks without the vault.
 #[derive(Clone, Default)]
-pub struct AdminTokens(Vec<(Hash, Option<u64>)>);
+pub struct AdminTokens(pub(super) Vec<(Hash, Option<u64>)>);
 
 impl AdminTokens {
     /// Whether `token` is one of them and has not expired at `now` (Unix milliseconds). Takes as long for a wrong token as for a
@@ -29,41 +28,17 @@ impl AdminTokens {
     }
 }
 
-impl Vault {
-    /// The admin tokens as they stand.
-    pub fn admin_tokens(&self) -> Result<AdminTokens, VaultError> {
-        let mut statement = self.connection.prepare_cached("SELECT hash, expires_at FROM admin_tokens")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(AdminTokens(rows.collect::<Result<_, _>>()?))
-    }
-
-    /// Whether `token` is known and has not expired at `now` (Unix milliseconds).
-    pub fn admin_token_is_valid(&self, token: &str, now: u64) -> Result<bool, VaultError> {
-        Ok(self.admin_tokens()?.admit(token, now))
-    }
-
-    /// Creates the first admin token and writes it to a new file of mode 0600, if no token exists; says whether it did.
-    /// The token does not expire. A file that a crash left without its token in the vault is replaced.
-    pub fn first_admin_token(&mut self, path: &Path) -> Result<bool, VaultError> {
-        let now = self.now();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let existing: u32 = transaction.query_row("SELECT count(*) FROM admin_tokens", [], |row| row.get(0))?;
-        if existing > 0 {
-            return Ok(false);
-        }
-        let token = format!("{TOKEN_PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&random_secret()?));
-        // The file first: a stored hash without a file would be a token that nobody has.
-        write_token(path, &token).map_err(|error| VaultError::File(format!("{}: {error}", path.display())))?;
-        transaction.execute(
-            "INSERT INTO admin_tokens (hash, label, created_at, expires_at) VALUES (?1, 'first', ?2, NULL)",
-            params![hash_of(&token), now],
-        )?;
-        transaction.commit()?;
-        Ok(true)
-    }
+/// A new token, random.
+pub(super) fn new_token() -> Result<String, VaultError> {
+    Ok(format!("{TOKEN_PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&random_secret()?)))
 }
 
-fn write_token(path: &Path, token: &str) -> io::Result<()> {
+/// Writes the token to a new file of mode 0600, in the place of any that is there; synced when it returns.
+pub(super) fn write(path: &Path, token: &str) -> Result<(), VaultError> {
+    write_new(path, token).map_err(|error| VaultError::File(format!("{}: {error}", path.display())))
+}
+
+fn write_new(path: &Path, token: &str) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -74,6 +49,7 @@ fn write_token(path: &Path, token: &str) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-fn hash_of(token: &str) -> Hash {
+/// What the vault keeps of a token.
+pub(super) fn hash_of(token: &str) -> Hash {
     chain::batch::hash(&[token.as_bytes()])
 }

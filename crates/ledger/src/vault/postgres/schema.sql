@@ -1,0 +1,48 @@
+-- The vault in PostgreSQL: the tables of the SQLite vault, in a schema of their own. Primary data, backed up, never rebuilt.
+
+CREATE TABLE vault.schema_version (
+    version BIGINT NOT NULL               -- one row
+);
+
+CREATE TABLE vault.deployment_keys (
+    purpose    TEXT COLLATE "C" NOT NULL CHECK (purpose IN ('pass', 'id', 'identity_hash')),
+    key_id     BIGINT NOT NULL,           -- 0 to 255; only pass keys rotate
+    active     BOOLEAN NOT NULL,          -- true for the pass key that signs; all of them verify
+    secret     BYTEA NOT NULL,
+    created_at BIGINT NOT NULL,           -- all times: Unix milliseconds
+    PRIMARY KEY (purpose, key_id)
+);
+
+CREATE TABLE vault.sales (
+    ordinal       BIGINT PRIMARY KEY,     -- from 1, without gaps
+    name          TEXT COLLATE "C" NOT NULL UNIQUE,
+    sale_id       BYTEA NOT NULL,
+    slot_secret   BYTEA NOT NULL,
+    pseudonym_key BYTEA NOT NULL,
+    signing_seed  BYTEA NOT NULL,
+    created_at    BIGINT NOT NULL
+);
+
+-- Text is compared by its bytes: an order that comes from the system's locale changes with it, and takes the index along.
+CREATE TABLE vault.customers (
+    id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    issuer     TEXT COLLATE "C" NOT NULL,
+    subject    TEXT COLLATE "C" NOT NULL,
+    secret     BYTEA NOT NULL,            -- the customer's key, 32 bytes
+    UNIQUE (subject, issuer)              -- the subject first: it tells rows apart sooner
+);
+
+-- Who stands behind a pseudonym.
+CREATE TABLE vault.map (
+    ordinal   BIGINT NOT NULL,
+    pseudonym BYTEA NOT NULL,
+    customer  BIGINT NOT NULL REFERENCES vault.customers (id),
+    PRIMARY KEY (ordinal, pseudonym)
+);
+
+CREATE TABLE vault.admin_tokens (
+    hash       BYTEA NOT NULL PRIMARY KEY, -- SHA-256 of the token
+    label      TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NULL                 -- null: never
+);

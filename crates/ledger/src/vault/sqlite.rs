@@ -1,0 +1,212 @@
+//! The vault in one SQLite file, for a deployment of one process.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::{Clock, Pseudonym, SaleId, SaleOrdinal};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+
+use super::tokens::{self, AdminTokens};
+use super::{
+    DeploymentKeys, KEY_PURPOSES, KeyRow, NewCustomer, PassKey, SaleSecrets, Secret, VaultError, VaultStore,
+    random_sale_id, random_secret, sync_folder_of,
+};
+use crate::store::{self, Schema};
+
+const SCHEMA: Schema =
+    Schema { version: 1, sql: include_str!("schema.sql"), synchronous: "FULL", checkpoint_pages: 16_384 };
+
+impl From<rusqlite::Error> for VaultError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// The vault, open. One per deployment; blocking.
+pub struct Vault {
+    connection: Connection,
+    clock: Arc<dyn Clock>,
+}
+
+impl Vault {
+    /// Opens the vault, or creates it with fresh deployment keys. The file gets mode 0600 whatever it had.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, VaultError> {
+        let told = |error: io::Error| VaultError::File(format!("{}: {error}", path.display()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => file.sync_all().and_then(|()| sync_folder_of(path)).map_err(told)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(told)?;
+            }
+            Err(error) => return Err(told(error)),
+        }
+        let mut vault = Self { connection: store::open(path, &SCHEMA)?, clock };
+        vault.create_missing_keys()?;
+        Ok(vault)
+    }
+
+    fn create_missing_keys(&mut self) -> Result<(), VaultError> {
+        let now = self.now();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let existing: u32 = transaction.query_row("SELECT count(*) FROM deployment_keys", [], |row| row.get(0))?;
+        if existing == 0 {
+            for purpose in KEY_PURPOSES {
+                insert_key(&transaction, purpose, 0, &random_secret()?, now)?;
+            }
+        }
+        transaction.commit()?;
+        self.deployment_keys().map(|_| ())
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.wall_milliseconds()).unwrap_or(i64::MAX)
+    }
+}
+
+impl VaultStore for Vault {
+    fn deployment_keys(&mut self) -> Result<DeploymentKeys, VaultError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT purpose, key_id, active, secret FROM deployment_keys ORDER BY purpose, key_id")?;
+        let rows = statement.query_map([], |row| {
+            let key = PassKey { id: row.get(1)?, active: row.get(2)?, secret: row.get(3)? };
+            Ok(KeyRow { purpose: row.get(0)?, key })
+        })?;
+        DeploymentKeys::of_rows(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn rotate_pass_key(&mut self) -> Result<u8, VaultError> {
+        let secret = random_secret()?;
+        let now = self.now();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let last: u8 =
+            transaction
+                .query_row("SELECT max(key_id) FROM deployment_keys WHERE purpose = 'pass'", [], |row| row.get(0))?;
+        let id = last.checked_add(1).ok_or(VaultError::KeyIdsExhausted)?;
+        transaction.execute("UPDATE deployment_keys SET active = 0 WHERE purpose = 'pass'", [])?;
+        insert_key(&transaction, "pass", id, &secret, now)?;
+        transaction.commit()?;
+        Ok(id)
+    }
+
+    fn register_sale(&mut self, name: &str) -> Result<SaleSecrets, VaultError> {
+        let sale = random_sale_id()?;
+        let (slot_secret, pseudonym_key, signing_seed) = (random_secret()?, random_secret()?, random_secret()?);
+        let now = self.now();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "INSERT INTO sales (name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO NOTHING",
+            params![name, sale.0, slot_secret, pseudonym_key, signing_seed, now],
+        )?;
+        let query = format!("SELECT {SALE_COLUMNS} FROM sales WHERE name = ?1");
+        let secrets = transaction.query_row(&query, [name], sale_of_row)?;
+        transaction.commit()?;
+        Ok(secrets)
+    }
+
+    fn sales(&mut self) -> Result<Vec<SaleSecrets>, VaultError> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {SALE_COLUMNS} FROM sales ORDER BY ordinal"))?;
+        let rows = statement.query_map([], sale_of_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn ensure_customers(&mut self, batch: &[NewCustomer]) -> Result<Vec<Secret>, VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut keys = Vec::with_capacity(batch.len());
+        for customer in batch {
+            let (id, secret) = ensure_customer(&transaction, customer)?;
+            ensure_pseudonym(&transaction, customer, id)?;
+            keys.push(secret);
+        }
+        transaction.commit()?;
+        Ok(keys)
+    }
+
+    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT issuer, subject FROM map JOIN customers ON customers.id = map.customer WHERE ordinal = ?1 AND pseudonym = ?2",
+        )?;
+        let found =
+            statement.query_row(params![sale.0, pseudonym.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        Ok(found)
+    }
+
+    fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {
+        let mut statement = self.connection.prepare_cached("SELECT hash, expires_at FROM admin_tokens")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(AdminTokens(rows.collect::<Result<_, _>>()?))
+    }
+
+    fn first_admin_token(&mut self, path: &Path) -> Result<bool, VaultError> {
+        let now = self.now();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let existing: u32 = transaction.query_row("SELECT count(*) FROM admin_tokens", [], |row| row.get(0))?;
+        if existing > 0 {
+            return Ok(false);
+        }
+        let token = tokens::new_token()?;
+        // The file first: a stored hash without a file would be a token that nobody has.
+        tokens::write(path, &token)?;
+        transaction.execute(
+            "INSERT INTO admin_tokens (hash, label, created_at, expires_at) VALUES (?1, 'first', ?2, NULL)",
+            params![tokens::hash_of(&token), now],
+        )?;
+        transaction.commit()?;
+        Ok(true)
+    }
+}
+
+const SALE_COLUMNS: &str = "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at";
+
+fn sale_of_row(row: &Row<'_>) -> rusqlite::Result<SaleSecrets> {
+    Ok(SaleSecrets {
+        ordinal: SaleOrdinal(row.get(0)?),
+        name: row.get(1)?,
+        sale: SaleId(row.get(2)?),
+        slot_secret: row.get(3)?,
+        pseudonym_key: row.get(4)?,
+        signing_seed: row.get(5)?,
+        created_at: row.get(6)?,
+    })
+}
+
+fn insert_key(connection: &Connection, purpose: &str, id: u8, secret: &Secret, now: i64) -> Result<(), VaultError> {
+    connection.execute(
+        "INSERT INTO deployment_keys (purpose, key_id, active, secret, created_at) VALUES (:purpose, :id, 1, :secret, :now)",
+        named_params! {":purpose": purpose, ":id": id, ":secret": secret, ":now": now},
+    )?;
+    Ok(())
+}
+
+fn ensure_customer(transaction: &Transaction<'_>, customer: &NewCustomer) -> Result<(i64, Secret), VaultError> {
+    let secret = random_secret()?;
+    let inserted = transaction
+        .prepare_cached(
+            "INSERT INTO customers (issuer, subject, secret) VALUES (?1, ?2, ?3) ON CONFLICT (subject, issuer) DO NOTHING",
+        )?
+        .execute(params![customer.issuer, customer.subject, secret])?;
+    if inserted == 1 {
+        return Ok((transaction.last_insert_rowid(), secret));
+    }
+    let known = transaction
+        .prepare_cached("SELECT id, secret FROM customers WHERE subject = ?1 AND issuer = ?2")?
+        .query_row(params![customer.subject, customer.issuer], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(known)
+}
+
+fn ensure_pseudonym(transaction: &Transaction<'_>, customer: &NewCustomer, id: i64) -> Result<(), VaultError> {
+    let inserted = transaction
+        .prepare_cached("INSERT INTO map (ordinal, pseudonym, customer) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .execute(params![customer.sale.0, customer.pseudonym.0, id])?;
+    if inserted == 1 {
+        return Ok(());
+    }
+    let known: i64 = transaction
+        .prepare_cached("SELECT customer FROM map WHERE ordinal = ?1 AND pseudonym = ?2")?
+        .query_row(params![customer.sale.0, customer.pseudonym.0], |row| row.get(0))?;
+    if known == id { Ok(()) } else { Err(VaultError::PseudonymTaken(customer.sale)) }
+}

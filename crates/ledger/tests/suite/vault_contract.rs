@@ -1,0 +1,161 @@
+//! What every vault promises, run against each store: durable before it returns, made once, all or nothing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::place::{InFile, InPostgres, Place, customer};
+use domain::SaleOrdinal;
+use ledger::{NewCustomer, VaultError};
+
+macro_rules! for_each_store {
+    ($($promise:ident)*) => {
+        mod in_a_file {
+            $(#[test] fn $promise() { super::$promise(&super::InFile::new()) })*
+        }
+        mod in_postgres {
+            $(#[test] fn $promise() { super::$promise(&super::InPostgres::new()) })*
+        }
+    };
+}
+
+for_each_store! {
+    deployment_keys_are_made_once_and_differ
+    a_rotated_pass_key_stays_valid_and_one_is_active
+    a_sale_is_registered_once_and_its_secrets_last
+    customers_are_ensured_once_for_all_sales
+    a_pseudonym_never_changes_its_customer_and_the_batch_is_all_or_nothing
+    the_first_admin_token_is_written_once_with_mode_0600
+    an_expired_admin_token_is_refused
+    a_token_file_that_cannot_be_written_leaves_no_token_behind
+    a_vault_that_lost_a_key_is_refused
+    the_first_refused_of_a_batch_is_named
+    a_batch_may_name_a_customer_twice_and_be_empty
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn deployment_keys_are_made_once_and_differ(place: &dyn Place) {
+    let keys = place.open().deployment_keys().unwrap();
+    assert!(keys == place.open().deployment_keys().unwrap());
+    let mut all = vec![keys.id_key, keys.identity_hash_key, keys.pass_keys[0].secret];
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 3);
+    assert_eq!(keys.pass_keys.len(), 1);
+    assert!(keys.pass_keys[0].active);
+}
+
+fn a_rotated_pass_key_stays_valid_and_one_is_active(place: &dyn Place) {
+    let mut vault = place.open();
+    let first = vault.deployment_keys().unwrap().pass_keys[0].secret;
+    assert_eq!(vault.rotate_pass_key().unwrap(), 1);
+    drop(vault);
+    let keys = place.open().deployment_keys().unwrap().pass_keys;
+    let ids: Vec<_> = keys.iter().map(|key| (key.id, key.active)).collect();
+    assert_eq!(ids, [(0, false), (1, true)]);
+    assert!(keys[0].secret == first && keys[1].secret != first);
+}
+
+fn a_sale_is_registered_once_and_its_secrets_last(place: &dyn Place) {
+    let mut vault = place.open();
+    let one = vault.register_sale("one").unwrap();
+    let two = vault.register_sale("two").unwrap();
+    assert_eq!((one.ordinal, two.ordinal), (SaleOrdinal(1), SaleOrdinal(2)));
+    assert!(one.sale != two.sale && one.slot_secret != two.slot_secret && one.pseudonym_key != one.signing_seed);
+    drop(vault);
+    let mut vault = place.open();
+    assert!(vault.register_sale("one").unwrap() == one);
+    assert!(vault.sales().unwrap() == [one, two]);
+    assert_eq!(vault.register_sale("three").unwrap().ordinal, SaleOrdinal(3));
+}
+
+fn customers_are_ensured_once_for_all_sales(place: &dyn Place) {
+    let mut vault = place.open();
+    let batch = [customer(1, 1), customer(1, 2), customer(1, 1)];
+    let keys = vault.ensure_customers(&batch).unwrap();
+    assert!(keys[0] == keys[2] && keys[0] != keys[1]);
+    drop(vault);
+    let mut vault = place.open();
+    assert_eq!(vault.ensure_customers(&[customer(2, 2), customer(1, 1)]).unwrap(), [keys[1], keys[0]]);
+    let shopper = Some(("https://shop.example".to_owned(), "shopper-2".to_owned()));
+    assert_eq!(vault.customer_of(SaleOrdinal(1), customer(1, 2).pseudonym).unwrap(), shopper);
+    assert_eq!(vault.customer_of(SaleOrdinal(2), customer(2, 2).pseudonym).unwrap(), shopper);
+    assert_eq!(vault.customer_of(SaleOrdinal(2), customer(1, 2).pseudonym).unwrap(), None);
+}
+
+fn a_pseudonym_never_changes_its_customer_and_the_batch_is_all_or_nothing(place: &dyn Place) {
+    let mut vault = place.open();
+    vault.ensure_customers(&[customer(1, 1)]).unwrap();
+    let thief = NewCustomer { pseudonym: customer(1, 1).pseudonym, ..customer(1, 2) };
+    let refused = vault.ensure_customers(&[customer(1, 3), thief]).unwrap_err();
+    assert_eq!(refused, VaultError::PseudonymTaken(SaleOrdinal(1)));
+    assert_eq!(vault.customer_of(SaleOrdinal(1), customer(1, 3).pseudonym).unwrap(), None);
+}
+
+fn the_first_admin_token_is_written_once_with_mode_0600(place: &dyn Place) {
+    let file = place.path("admin-token");
+    let mut vault = place.open();
+    std::fs::write(&file, "left by a crash before its hash was stored").unwrap();
+    assert!(vault.first_admin_token(&file).unwrap());
+    assert_eq!(mode(&file), 0o600);
+    let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert!(token.starts_with("da_") && token.len() == 46, "{token}");
+    assert!(vault.admin_token_is_valid(&token, 0).unwrap());
+    for wrong in ["", "da_", &token[..45], &format!("{token}x")] {
+        assert!(!vault.admin_token_is_valid(wrong, 0).unwrap());
+    }
+    std::fs::remove_file(&file).unwrap();
+    drop(vault);
+    let mut vault = place.open();
+    assert!(!vault.first_admin_token(&file).unwrap(), "a token exists");
+    assert!(!file.exists());
+    assert!(vault.admin_tokens().unwrap().admit(&token, u64::MAX));
+}
+
+fn an_expired_admin_token_is_refused(place: &dyn Place) {
+    let file = place.path("admin-token");
+    let mut vault = place.open();
+    vault.first_admin_token(&file).unwrap();
+    place.execute("UPDATE admin_tokens SET expires_at = 1000");
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert!(vault.admin_token_is_valid(token.trim(), 999).unwrap());
+    assert!(!vault.admin_token_is_valid(token.trim(), 1_000).unwrap());
+}
+
+fn a_token_file_that_cannot_be_written_leaves_no_token_behind(place: &dyn Place) {
+    let mut vault = place.open();
+    let refused = vault.first_admin_token(&place.path("missing/admin-token")).unwrap_err();
+    assert!(matches!(refused, VaultError::File(_)), "{refused}");
+    assert!(vault.first_admin_token(&place.path("admin-token")).unwrap());
+}
+
+fn a_vault_that_lost_a_key_is_refused(place: &dyn Place) {
+    drop(place.open());
+    place.execute("DELETE FROM deployment_keys WHERE purpose = 'identity_hash'");
+    assert_eq!(place.try_open().err(), Some(VaultError::KeysIncomplete));
+}
+
+fn the_first_refused_of_a_batch_is_named(place: &dyn Place) {
+    let mut vault = place.open();
+    vault.ensure_customers(&[customer(1, 1), customer(2, 1)]).unwrap();
+    let thief = |sale| NewCustomer { pseudonym: customer(sale, 1).pseudonym, ..customer(sale, 2) };
+    let refused = vault.ensure_customers(&[customer(1, 1), thief(2), thief(1)]).unwrap_err();
+    assert_eq!(refused, VaultError::PseudonymTaken(SaleOrdinal(2)));
+    let rivals = [customer(3, 5), NewCustomer { pseudonym: customer(3, 5).pseudonym, ..customer(3, 6) }];
+    assert_eq!(vault.ensure_customers(&rivals).unwrap_err(), VaultError::PseudonymTaken(SaleOrdinal(3)));
+    assert_eq!(vault.customer_of(SaleOrdinal(3), customer(3, 5).pseudonym).unwrap(), None);
+}
+
+fn a_batch_may_name_a_customer_twice_and_be_empty(place: &dyn Place) {
+    let mut vault = place.open();
+    assert!(vault.ensure_customers(&[]).unwrap().is_empty());
+    let renamed = NewCustomer { issuer: "https://other.example".to_owned(), ..customer(1, 8) };
+    let batch = [customer(1, 7), customer(2, 7), customer(1, 7), NewCustomer { sale: SaleOrdinal(9), ..renamed }];
+    let keys = vault.ensure_customers(&batch).unwrap();
+    assert!(keys[0] == keys[1] && keys[0] == keys[2] && keys[0] != keys[3]);
+    // The same subject of another shop is somebody else.
+    let known_and_new = vault.ensure_customers(&[customer(1, 8), customer(1, 7)]).unwrap();
+    assert!(known_and_new[0] != keys[3] && known_and_new[1] == keys[0]);
+}
