@@ -1,8 +1,9 @@
-//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`, `services`. Nothing of the engine is in here.
+//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`, `services`, `cluster`. Nothing of the engine is in here.
 
 mod bars;
 mod budget;
 mod ci;
+mod cluster;
 mod packages;
 mod process;
 mod services;
@@ -38,6 +39,11 @@ enum Command {
     },
     /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
     Bars,
+    /// A whole cluster on this machine: the servers of `services`, two gates, a relay and two workers.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Private Redis, NATS and PostgreSQL servers on loopback ports of this machine.
     Services {
         #[command(subcommand)]
@@ -46,6 +52,14 @@ enum Command {
         #[arg(long, global = true)]
         folder: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Start what is not running yet; returns when everything serves.
+    Up,
+    /// End it all and remove what it wrote.
+    Down,
 }
 
 #[derive(Subcommand)]
@@ -74,6 +88,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::run(&root)?,
         Command::Soak { seeds } => soak::run(&root, seeds)?,
         Command::Bars => bars::run(&root)?,
+        Command::Cluster { command: ClusterCommand::Up } => cluster::up(&root)?,
+        Command::Cluster { command: ClusterCommand::Down } => services::down(&root, None)?,
         Command::Services { command: ServicesCommand::Up, folder } => services::up(&root, folder)?,
         Command::Services { command: ServicesCommand::Down, folder } => services::down(&root, folder)?,
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chain::batch::{BatchBuilder, BatchHeader, EncodedBatch};
 use chain::digest::StateHash;
 use chain::disk::{SpareReady, SpareTask};
-use chain::{AppendError, Files, HeadSigner, Log, OpenError, PrivatePart, SignedHead};
+use chain::{AppendError, ChainLog, Files, HeadSigner, Log, OpenError, PrivatePart, SignedHead};
 use domain::ids::Hash;
 use domain::record::{Created, PauseReason};
 use domain::{ChainTime, PurchaseNumber, Record, Refusal, SaleDefinition, SaleId, SalePhase, Stage, fault, limits};
@@ -88,10 +88,10 @@ struct Turn {
     folded: usize,
 }
 
-/// One sale's owner.
-pub struct Owner {
+/// One sale's owner. Its chain is a log on this machine's disk, or what a cluster keeps.
+pub struct Owner<L = Log> {
     core: Core,
-    log: Log,
+    log: L,
     options: OwnerOptions,
     state_hash: StateHash,
     view: Arc<SaleView>,
@@ -134,12 +134,46 @@ impl Owner {
         files: Arc<dyn Files>,
         folder: &Path,
         options: OwnerOptions,
-        (wall, monotonic): (u64, u64),
+        clocks: (u64, u64),
     ) -> Result<Self, OwnerError> {
         let mut replayed: Option<(Core, StateHash)> = None;
         let guards = options.guards;
         let log = Log::open(files, folder, None, &mut |batch| replay(&mut replayed, batch, guards))?;
         let (core, state_hash) = replayed.ok_or(OwnerError::Empty)?;
+        Self::take_over((core, state_hash), log, options, clocks)
+    }
+
+    /// Names the last batch as durable on disk, so that later damage to it is noticed. For an idle moment.
+    pub fn settle_tail(&mut self) -> Result<(), OwnerError> {
+        self.log.settle_tail().map_err(OwnerError::Append)
+    }
+
+    /// The log's wish for a spare segment, once passes are given out; whoever grants it reports to [`Owner::spare_finished`].
+    /// After a failure the wish is repeated every second.
+    pub fn spare_wanted(&mut self) -> Option<SpareTask> {
+        let retry = self.spare_failed_at.is_none_or(|at| self.clocks.1 >= at + SPARE_RETRY_MILLISECONDS);
+        if self.passes_open && self.core.phase < SalePhase::Settled && retry { self.log.spare_wanted() } else { None }
+    }
+
+    /// How making the spare segment ended. Without a spare no purchase is taken: what room is left is for payments and releases.
+    pub fn spare_finished(&mut self, outcome: std::io::Result<SpareReady>) {
+        self.spare_failed_at = outcome.is_err().then_some(self.clocks.1);
+        if let Err(error) = &outcome {
+            tracing::error!(sale = %self.core.definition.sale, %error, "no room for a spare segment: purchases are refused");
+        }
+        self.log.spare_finished(outcome);
+    }
+}
+
+impl<L: ChainLog> Owner<L> {
+    /// Takes a chain over from whoever decided it before: `core` and `state_hash` stand at its end, and the next epoch begins here.
+    /// An outage is given back to every open hold.
+    pub fn take_over(
+        (core, state_hash): (Core, StateHash),
+        log: L,
+        options: OwnerOptions,
+        (wall, monotonic): (u64, u64),
+    ) -> Result<Self, OwnerError> {
         let mut owner = Self::assemble(core, log, options, state_hash, (wall, monotonic));
         let mut turn = Turn::default();
         let outage = wall.saturating_sub(owner.core.now.0);
@@ -154,7 +188,7 @@ impl Owner {
         Ok(owner)
     }
 
-    fn assemble(core: Core, log: Log, options: OwnerOptions, state_hash: StateHash, clocks: (u64, u64)) -> Self {
+    fn assemble(core: Core, log: L, options: OwnerOptions, state_hash: StateHash, clocks: (u64, u64)) -> Self {
         let view = Arc::new(SaleView::new(core.definition.clone(), log.watermark()));
         let digest_at = clocks.1 + DIGEST_EVERY_MILLISECONDS;
         Self {
@@ -411,27 +445,6 @@ impl Owner {
         Answer::Refused { refusal, position: self.position(), retry_at: None }
     }
 
-    /// Names the last batch as durable on disk, so that later damage to it is noticed. For an idle moment.
-    pub fn settle_tail(&mut self) -> Result<(), OwnerError> {
-        self.log.settle_tail().map_err(OwnerError::Append)
-    }
-
-    /// The log's wish for a spare segment, once passes are given out; whoever grants it reports to [`Owner::spare_finished`].
-    /// After a failure the wish is repeated every second.
-    pub fn spare_wanted(&mut self) -> Option<SpareTask> {
-        let retry = self.spare_failed_at.is_none_or(|at| self.clocks.1 >= at + SPARE_RETRY_MILLISECONDS);
-        if self.passes_open && self.core.phase < SalePhase::Settled && retry { self.log.spare_wanted() } else { None }
-    }
-
-    /// How making the spare segment ended. Without a spare no purchase is taken: what room is left is for payments and releases.
-    pub fn spare_finished(&mut self, outcome: std::io::Result<SpareReady>) {
-        self.spare_failed_at = outcome.is_err().then_some(self.clocks.1);
-        if let Err(error) = &outcome {
-            tracing::error!(sale = %self.core.definition.sale, %error, "no room for a spare segment: purchases are refused");
-        }
-        self.log.spare_finished(outcome);
-    }
-
     /// Milliseconds from chain time until the next turn is due although nobody asks for anything.
     pub fn idle_milliseconds_max(&self, wall: u64) -> u64 {
         // While holds are open the clocks are compared every second, so that a stall or a jump is told from time that passed.
@@ -451,7 +464,7 @@ impl Owner {
     }
 
     /// The log, for reading.
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &L {
         &self.log
     }
 }

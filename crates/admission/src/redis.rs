@@ -10,8 +10,10 @@ use crate::core::Verdict;
 use chain::PrivatePart;
 
 mod image;
+mod parse;
 
 pub use image::{Image, Kept, Rebuild};
+pub use parse::requests;
 
 /// The library, for `FUNCTION LOAD`.
 pub const FUNCTIONS: &str =
@@ -33,7 +35,7 @@ pub const CLOCK: &str = "CLOCK";
 /// How the error begins of a rebuild that a newer one has overtaken.
 pub const STALE: &str = "STALE";
 
-/// The keys of a sale in the order in which the functions take them, all in one slot. The last is for a rebuild to write: the run
+/// The keys of a sale, or of one of that name in one of several clusters, in the order in which the functions take them, all in one slot. The last is for a rebuild to write: the run
 /// id of the server process that may decide.
 pub fn keys(sale: &str) -> [String; 7] {
     ["state", "items", "returned", "grants", "customers", "outbox", "admitted"]

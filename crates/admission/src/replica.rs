@@ -159,7 +159,9 @@ impl Replica {
                     let receipt = is_new.then(|| self.receipt(grant.record)).flatten();
                     Answer::Granted(grant, receipt)
                 }
-                None => Answer::Refused { refusal: Refusal::Internal, position: next.saturating_sub(1), retry_at: None },
+                None => {
+                    Answer::Refused { refusal: Refusal::Internal, position: next.saturating_sub(1), retry_at: None }
+                }
             },
         }
     }

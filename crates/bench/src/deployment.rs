@@ -63,6 +63,7 @@ impl RequestsFile {
 /// The options of an engine in the bench: those of `serve`, with the bench's shop.
 pub(crate) fn engine_options(books_pace: Pace) -> EngineOptions {
     EngineOptions {
+        cluster: None,
         identity: IdentityConfig {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),

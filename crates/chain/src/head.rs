@@ -1,5 +1,7 @@
 //! Signed heads, and the commitments that a sale makes before it opens.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use domain::ids::Hash;
@@ -49,15 +51,16 @@ impl SignedHead {
 }
 
 /// Signs the heads of one sale.
+#[derive(Clone)]
 pub struct HeadSigner {
-    pair: Ed25519KeyPair,
+    pair: Arc<Ed25519KeyPair>,
 }
 
 impl HeadSigner {
     /// The signer whose Ed25519 seed is `seed`.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are an Ed25519 seed");
-        Self { pair }
+        Self { pair: Arc::new(pair) }
     }
 
     /// The public key that verifies this signer's heads.

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use admission::core::Verdict;
 use admission::redis::{DECIDE, verdict};
+use bytes::Bytes;
 use fastrand::Rng;
 use redis::Value;
 
+use crate::follower::Follower;
+use crate::ladder::{Ladder, Rung};
 use crate::link::{Link, LinkError};
 use crate::options::RedisOptions;
+use crate::takeover::OWNER;
+use crate::wire::{decode_decisions, encode_call};
 
 /// One request as it was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,21 +25,46 @@ pub(crate) struct Decision {
     pub(crate) next: u64,
 }
 
-/// The way to it.
-pub(crate) struct Decider {
+/// The ways to it.
+pub(crate) struct Decider<'a> {
     link: Link,
+    follower: &'a Follower,
+    ladder: &'a Ladder,
     random: Rng,
 }
 
-impl Decider {
-    pub(crate) fn new(options: &RedisOptions, sale: &str, random: Rng) -> Self {
-        Self { link: Link::new(options, sale), random }
+impl<'a> Decider<'a> {
+    pub(crate) fn new(options: &RedisOptions, follower: &'a Follower, ladder: &'a Ladder, random: Rng) -> Self {
+        Self { link: Link::new(options, &follower.name), follower, ladder, random }
     }
 
-    /// Has the requests decided whose arguments these are. After an error it is not known whether they were.
+    /// Has the requests decided whose arguments these are, by whoever is said to decide; else by the other one. After an error it is
+    /// not known whether they were.
     pub(crate) async fn decide(&mut self, arguments: &[Vec<u8>], count: usize) -> Result<Vec<Decision>, LinkError> {
+        if self.ladder.rung() == Rung::Takeover
+            && let Ok(decisions) = self.owner_decides(arguments, count).await
+        {
+            return Ok(decisions);
+        }
+        match self.redis_decides(arguments, count).await {
+            Err(error) => self.owner_decides(arguments, count).await.map_err(|_| error),
+            decided => decided,
+        }
+    }
+
+    async fn redis_decides(&mut self, arguments: &[Vec<u8>], count: usize) -> Result<Vec<Decision>, LinkError> {
         let reply: Vec<Value> = self.link.call(DECIDE, arguments).await?;
         decisions(reply, count).ok_or_else(|| LinkError::Fenced("its library speaks another language".to_owned()))
+    }
+
+    /// Where nobody has taken the sale over, this fails at once.
+    async fn owner_decides(&self, arguments: &[Vec<u8>], count: usize) -> Result<Vec<Decision>, LinkError> {
+        let store = &self.follower.store;
+        let call = Bytes::from(encode_call(arguments));
+        let reply = store.client().request(store.beside(OWNER, &self.follower.name), call).await;
+        let reply = reply.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        let decisions = decode_decisions(&reply.payload).filter(|decisions| decisions.len() == count);
+        decisions.ok_or_else(|| LinkError::Unreachable("the owner speaks another language".to_owned()))
     }
 
     /// Finds out anew who decides.

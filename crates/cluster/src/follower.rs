@@ -16,6 +16,8 @@ use domain::SaleId;
 use stream::{AppendError, Place, ReadError, Store, StreamLog};
 use tokio::sync::Notify;
 
+/// Where batches are told of that stand in the chain.
+const CHAIN: &str = "chain";
 /// Between two looks at a stream that cannot be followed now.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -130,7 +132,7 @@ impl Follower {
         let mut told = None;
         loop {
             if told.is_none() {
-                told = self.store.client().subscribe(chain_subject(&self.name)).await.ok();
+                told = self.store.client().subscribe(self.store.beside(CHAIN, &self.name)).await.ok();
             }
             let next = async {
                 match &mut told {
@@ -192,13 +194,8 @@ impl Follower {
     pub(crate) async fn tell(&self, sequence: u64, bytes: &[u8]) {
         let message = [&sequence.to_le_bytes()[..], bytes].concat();
         // Whoever does not hear it asks the stream.
-        drop(self.store.client().publish(chain_subject(&self.name), Bytes::from(message)).await);
+        drop(self.store.client().publish(self.store.beside(CHAIN, &self.name), Bytes::from(message)).await);
     }
-}
-
-/// Where batches are told of that stand in the chain.
-fn chain_subject(name: &str) -> String {
-    format!("doorbuster.chain.{name}")
 }
 
 fn copy_files() -> Arc<dyn Files> {
@@ -211,7 +208,8 @@ pub(crate) fn encoded(bytes: &[u8], batch: &Batch<'_>) -> EncodedBatch {
 
 /// Opens the copy, or makes a new one where there is none or a damaged one.
 fn open_copy(folder: &Path, sale: SaleId) -> Result<(Log, Replaying), FollowError> {
-    let told = |error: &dyn std::fmt::Display| FollowError::Copy { folder: folder.to_owned(), reason: error.to_string() };
+    let told =
+        |error: &dyn std::fmt::Display| FollowError::Copy { folder: folder.to_owned(), reason: error.to_string() };
     let mut replaying = Replaying::default();
     match Log::open(copy_files(), folder, Some(sale), &mut |batch| replaying.follow(batch)) {
         Ok(log) => return Ok((log, replaying)),
@@ -235,7 +233,12 @@ async fn resume(store: &Store, name: &str, copy: &Log, folder: &Path) -> Result<
     let place = Place { sale: copy.sale(), next: copy.next(), head: copy.head(), epoch: copy.epoch() };
     match StreamLog::resume(store, name, &place).await {
         Err(ReadError::Shorter { stream, known }) => {
-            tracing::error!(sale = name, stream, known, "the stream lost records that it had acknowledged; they are put back");
+            tracing::error!(
+                sale = name,
+                stream,
+                known,
+                "the stream lost records that it had acknowledged; they are put back"
+            );
             let mut reader = LogReader::open(copy_files(), folder)
                 .map_err(|error| FollowError::Copy { folder: folder.to_owned(), reason: error.to_string() })?;
             put_back(store, name, place.sale, &mut reader, folder).await

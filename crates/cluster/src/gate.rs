@@ -50,7 +50,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Until the process stops.
-    pub(crate) async fn run(&self, mut decider: Decider) {
+    pub(crate) async fn run(&self, mut decider: Decider<'_>) {
         tokio::select! {
             () = self.ask(&mut decider) => {}
             () = self.answer() => {}
@@ -69,7 +69,7 @@ impl<'a> Gate<'a> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, decider: &mut Decider) {
+    async fn ask(&self, decider: &mut Decider<'_>) {
         loop {
             self.requests.arrived().await;
             if self.due().len() >= DUE_MAX {
@@ -86,7 +86,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Has a batch decided, however often that must be asked for.
-    async fn decide(&self, decider: &mut Decider, mut batch: Vec<(Request, Reply)>) {
+    async fn decide(&self, decider: &mut Decider<'_>, mut batch: Vec<(Request, Reply)>) {
         let start = Instant::now();
         let mut pause = PAUSE.0;
         loop {

@@ -15,6 +15,9 @@ use crate::options::{RedisOptions, Topology};
 const CONNECT_PATIENCE: Duration = Duration::from_millis(400);
 const REPLY_PATIENCE: Duration = Duration::from_millis(1_000);
 
+/// A call fails after so many addresses without an answer; the next one begins behind them.
+const ADDRESSES_PER_TRY: usize = 3;
+
 /// Why a call brought nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LinkError {
@@ -46,11 +49,15 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(options: &RedisOptions, sale: &str) -> Self {
-        Self { options: options.clone(), keys: keys(sale), connection: None, turn: 0 }
+        Self { options: options.clone(), keys: keys(&format!("{}/{sale}", options.name)), connection: None, turn: 0 }
     }
 
     /// Calls a function of the library.
-    pub(crate) async fn call<T: FromRedisValue>(&mut self, function: &str, arguments: &[Vec<u8>]) -> Result<T, LinkError> {
+    pub(crate) async fn call<T: FromRedisValue>(
+        &mut self,
+        function: &str,
+        arguments: &[Vec<u8>],
+    ) -> Result<T, LinkError> {
         let mut call = redis::cmd("FCALL");
         call.arg(function).arg(self.keys.len()).arg(&self.keys).arg(arguments);
         self.query(&call).await
@@ -77,7 +84,8 @@ impl Link {
             return Ok(true);
         }
         let mut keep = redis::cmd("EVAL");
-        let script = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+        let script =
+            "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
         keep.arg(script).arg(1).arg(&key).arg(holder).arg(milliseconds);
         Ok(self.query::<u64>(&keep).await? == 1)
     }
@@ -125,7 +133,7 @@ impl Link {
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, LinkError> {
         let mut said = LinkError::Unreachable("no address is configured".to_owned());
-        for _ in 0..self.options.addresses.len() {
+        for _ in 0..self.options.addresses.len().min(ADDRESSES_PER_TRY) {
             let address = self.options.addresses[self.turn % self.options.addresses.len()].clone();
             match self.find(&address).await {
                 Ok(connection) => return Ok(connection),
@@ -144,8 +152,10 @@ impl Link {
                 let mut sentinel = self.open(address, false).await?;
                 let mut ask = redis::cmd("SENTINEL");
                 let found = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut sentinel).await?;
-                let (host, port): (String, u16) =
-                    Option::ok_or(found, RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")))?;
+                let (host, port): (String, u16) = Option::ok_or(
+                    found,
+                    RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")),
+                )?;
                 self.open(&format!("{host}:{port}"), true).await
             }
             Topology::Cluster => {

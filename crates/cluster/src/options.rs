@@ -1,5 +1,7 @@
 //! Where the servers of a cluster are, and who we are there.
 
+use std::time::Duration;
+
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisError};
 use serde::{Deserialize, Serialize};
 use stream::StoreOptions;
@@ -22,6 +24,8 @@ pub enum Topology {
 /// Redis.
 #[derive(Clone)]
 pub struct RedisOptions {
+    /// Name of the cluster: several may use the same servers.
+    pub name: String,
     /// How the addresses are to be read.
     pub topology: Topology,
     /// `host:port` of the server, of the Sentinels, or of some members.
@@ -43,7 +47,9 @@ impl std::fmt::Debug for RedisOptions {
 impl RedisOptions {
     pub(crate) fn info(&self, address: &str, as_user: bool) -> Result<ConnectionInfo, RedisError> {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-        let port = port.parse().map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no port in an address")))?;
+        let port = port
+            .parse()
+            .map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no port in an address")))?;
         let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
         let login = RedisConnectionInfo::default();
         let login = if as_user { login.set_username(&self.user).set_password(&self.password) } else { login };
@@ -71,6 +77,10 @@ pub struct ClusterOptions {
     pub store: StoreOptions,
     /// What this process does.
     pub roles: Roles,
+    /// How long Redis may be away until a relay decides in its place.
+    pub takeover_after: Duration,
+    /// How long Redis must be well again until it decides again.
+    pub return_after: Duration,
     /// Tells this process from others in locks; another one for each.
     pub process: u64,
 }

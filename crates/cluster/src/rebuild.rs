@@ -31,7 +31,9 @@ impl Relay<'_> {
         let steps: Vec<_> = {
             let state = self.follower.lock();
             let core = state.replica.core();
-            Rebuild { core, uncommitted_max: self.uncommitted_max, touched: missing.as_ref() }.steps().collect()
+            Rebuild { core, uncommitted_max: self.options.redis.uncommitted_max, touched: missing.as_ref() }
+                .steps()
+                .collect()
         };
         for (number, step) in steps.iter().enumerate() {
             if number % STEPS_PER_LOCK == STEPS_PER_LOCK - 1 {

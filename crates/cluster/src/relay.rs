@@ -3,12 +3,13 @@
 //! One relay works at a time, by a lock with an expiry. The lock is for peace, not for safety: of two relays the append takes one batch,
 //! and who was slower finds the other's in its place.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admission::Command;
 use admission::redis::{
-    COMMITTED, DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, committed_arguments, outbox_arguments,
-    tick_arguments,
+    COMMITTED, DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, committed_arguments,
+    outbox_arguments, tick_arguments,
 };
 use chain::batch::{Batch, BatchBuilder, BatchHeader};
 use chain::{HeadSigner, PrivatePart};
@@ -19,7 +20,10 @@ use redis::Value;
 use stream::{AppendError, ReadError, StreamLog};
 
 use crate::follower::{FollowError, Follower, put_back};
+use crate::ladder::{Ladder, Order, Rung};
 use crate::link::{Link, LinkError};
+use crate::options::ClusterOptions;
+use crate::takeover::Takeover;
 
 /// Records fetched at once.
 const RECORDS_MAX: usize = 2_000;
@@ -54,21 +58,25 @@ pub(crate) enum RelayError {
     /// What Redis decided cannot be a record: its library is not ours, or it is damaged.
     #[error("entry {0} of the outbox is no record of this version")]
     Entry(u64),
+    /// This process could not decide in Redis's place, or no longer can.
+    #[error("the sale cannot be taken over: {0}")]
+    Takeover(String),
     /// The chain refuses what Redis decided.
     #[error("the chain's next batch cannot be followed: {0}")]
     Replay(String),
 }
 
 pub(crate) struct Relay<'a> {
-    pub(crate) follower: &'a Follower,
-    pub(crate) clock: &'a dyn Clock,
+    pub(crate) follower: &'a Arc<Follower>,
+    pub(crate) ladder: &'a Ladder,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) options: &'a ClusterOptions,
     pub(crate) link: Link,
     pub(crate) signer: &'a HeadSigner,
     pub(crate) slot_secret: Hash,
-    pub(crate) uncommitted_max: u64,
-    /// Tells this relay from others in the lock.
-    pub(crate) holder: String,
     pub(crate) log: StreamLog,
+    /// Since when Redis has not answered.
+    away_since: Option<Instant>,
     /// When this relay last knew that everything is well: (monotonic, wall) milliseconds.
     turned: Option<(u64, u64)>,
     ticked: Instant,
@@ -84,62 +92,116 @@ pub(crate) struct Entry {
 
 impl<'a> Relay<'a> {
     pub(crate) fn new(
-        follower: &'a Follower,
-        clock: &'a dyn Clock,
-        link: Link,
-        secrets: (&'a HeadSigner, Hash),
-        uncommitted_max: u64,
-        holder: String,
+        (follower, ladder): (&'a Arc<Follower>, &'a Ladder),
+        clock: &'a Arc<dyn Clock>,
+        options: &'a ClusterOptions,
+        (signer, slot_secret): (&'a HeadSigner, Hash),
         log: StreamLog,
     ) -> Self {
         let now = Instant::now();
-        let (signer, slot_secret) = secrets;
         Self {
             follower,
+            ladder,
             clock,
-            link,
+            options,
+            link: Link::new(&options.redis, &follower.name),
             signer,
             slot_secret,
-            uncommitted_max,
-            holder,
             log,
+            away_since: None,
             turned: None,
             ticked: now,
             digested: now,
         }
     }
 
-    /// Renews the lock in the midst of long work.
-    pub(crate) async fn keep_lock(&mut self) -> Result<bool, RelayError> {
-        Ok(self.link.lock(LOCK_PART, &self.holder, LOCK.0).await?)
+    /// Tells this relay from others in the lock.
+    fn holder(&self) -> String {
+        format!("{:016x}", self.options.process)
     }
 
-    /// For ever: waits for the lock, then works while it has it.
+    /// Renews the lock, or takes it; `false` while another relay has it.
+    pub(crate) async fn keep_lock(&mut self) -> Result<bool, RelayError> {
+        let holder = self.holder();
+        Ok(self.link.lock(LOCK_PART, &holder, LOCK.0).await?)
+    }
+
+    /// For ever: waits for the lock, works while it has it, and takes the sale over when Redis stays away.
     pub(crate) async fn run(&mut self) {
         let mut locked_at: Option<Instant> = None;
         loop {
             if locked_at.is_none_or(|at| at.elapsed() >= LOCK.1) {
-                match self.link.lock(LOCK_PART, &self.holder, LOCK.0).await {
+                match self.keep_lock().await {
                     Ok(true) => locked_at = Some(Instant::now()),
-                    Ok(false) => (locked_at, self.turned) = (None, None),
-                    Err(error) => tracing::debug!(sale = self.follower.name, %error, "the relay's lock"),
+                    Ok(false) => (locked_at, self.turned, self.away_since) = (None, None, None),
+                    Err(error) => self.note_away(&error),
                 }
             }
+            if self.is_to_take_over(locked_at.is_some()) {
+                locked_at = None;
+                self.take_over().await;
+                continue;
+            }
             if locked_at.is_none() {
+                self.ladder.lead(None);
                 tokio::time::sleep(LOCK.1 / 2).await;
                 continue;
             }
             match self.turn().await {
-                Ok(0) => tokio::time::sleep(IDLE).await,
-                Ok(_) => {}
-                Err(error) => self.mend(error).await,
+                Ok(chained) => {
+                    self.away_since = None;
+                    self.ladder.lead(Some(Rung::Full));
+                    if chained == 0 {
+                        tokio::time::sleep(IDLE).await;
+                    }
+                }
+                Err(error) => {
+                    self.note_away(&error);
+                    self.mend(error).await;
+                }
             }
         }
     }
 
+    fn note_away(&mut self, error: &RelayError) {
+        if matches!(error, RelayError::Link(LinkError::Unreachable(_))) {
+            self.away_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_to_take_over(&self, has_lock: bool) -> bool {
+        let away = self.away_since.is_some_and(|since| since.elapsed() >= self.options.takeover_after);
+        let ordered = has_lock && self.ladder.order() == Order::Takeover;
+        ordered || away && !self.ladder.is_led_by_another(self.options.process)
+    }
+
+    async fn take_over(&mut self) {
+        let outcome = async {
+            self.find_again().await?;
+            let takeover = Takeover {
+                follower: self.follower,
+                ladder: self.ladder,
+                clock: self.clock,
+                signer: self.signer,
+                slot_secret: self.slot_secret,
+                return_after: self.options.return_after,
+            };
+            takeover.run(self.log.clone(), &mut self.link).await
+        }
+        .await;
+        if let Err(error) = outcome {
+            tracing::warn!(sale = self.follower.name, %error, "this process does not decide in Redis's place");
+            tokio::time::sleep(LOCK.1 / 2).await;
+        }
+        // Whatever was decided meanwhile stands in the chain.
+        (self.away_since, self.turned) = (None, None);
+        drop(self.find_again().await);
+    }
+
     pub(crate) async fn unlock(&mut self) {
+        let holder = self.holder();
         // Without an answer the lock ends by itself.
-        drop(self.link.unlock(LOCK_PART, &self.holder).await);
+        drop(self.link.unlock(LOCK_PART, &holder).await);
     }
 
     /// What follows from a failed turn.
@@ -157,12 +219,16 @@ impl<'a> Relay<'a> {
             RelayError::Append(AppendError::Moved) => self.find_again().await,
             RelayError::Append(AppendError::Read(ReadError::Shorter { stream, known }))
             | RelayError::Read(ReadError::Shorter { stream, known }) => {
-                tracing::error!(sale, stream, known, "the stream lost records that it had acknowledged; they are put back");
+                tracing::error!(
+                    sale,
+                    stream,
+                    known,
+                    "the stream lost records that it had acknowledged; they are put back"
+                );
                 self.put_back().await
             }
-            RelayError::Append(AppendError::Read(ReadError::Broken { .. })) | RelayError::Read(ReadError::Broken { .. }) => {
-                self.find_again().await
-            }
+            RelayError::Append(AppendError::Read(ReadError::Broken { .. }))
+            | RelayError::Read(ReadError::Broken { .. }) => self.find_again().await,
             other => Err(other),
         };
         if let Err(error) = mended {
@@ -182,7 +248,7 @@ impl<'a> Relay<'a> {
 
     async fn put_back(&mut self) -> Result<(), RelayError> {
         let mut reader = self.follower.reader()?;
-        let Follower { store, name, sale, folder, .. } = self.follower;
+        let Follower { store, name, sale, folder, .. } = self.follower.as_ref();
         self.log = put_back(store, name, *sale, &mut reader, folder).await?;
         self.catch_up().await
     }
@@ -195,7 +261,9 @@ impl<'a> Relay<'a> {
             // Somebody else has written an epoch: Redis was rebuilt, or is to be.
             self.catch_up().await?;
             if epoch != self.log.epoch() {
-                return Err(LinkError::Fenced(format!("it decides under epoch {epoch}, the chain is in another")).into());
+                return Err(
+                    LinkError::Fenced(format!("it decides under epoch {epoch}, the chain is in another")).into()
+                );
             }
         }
         if first > self.log.next() {
@@ -244,7 +312,10 @@ impl<'a> Relay<'a> {
         }
         let batch = builder.finish(self.signer);
         fault::reach(Stage::Decided);
-        self.log.append(&batch).await?;
+        self.ladder.append_begins();
+        let appended = self.log.append(&batch).await;
+        self.ladder.append_ends();
+        appended?;
         fault::reach(Stage::Chained);
         let parsed = Batch::parse(&batch.bytes).map_err(|error| RelayError::Replay(error.to_string()))?;
         self.follower.take(&batch.bytes, &parsed).map_err(RelayError::Replay)?;
@@ -335,9 +406,8 @@ fn cut(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
     for entry in entries {
         let is_digest = matches!(entry.record, Record::Digest { .. });
         let size = 256 + entry.private.as_ref().map_or(0, |part| part.sealed.len()) + size_of_units(&entry.record);
-        let fits = |last: &Vec<Entry>| {
-            last[0].time == entry.time && bytes + size <= BATCH_BYTES_FULL && !is_digest && !alone
-        };
+        let fits =
+            |last: &Vec<Entry>| last[0].time == entry.time && bytes + size <= BATCH_BYTES_FULL && !is_digest && !alone;
         match batches.last_mut() {
             Some(last) if fits(last) => {
                 bytes += size;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use admission::{OwnerHandle, Requests};
 use chain::batch::{BatchBuilder, BatchHeader};
@@ -11,15 +12,23 @@ use domain::ids::Hash;
 use domain::record::Created;
 use domain::{ChainTime, Clock, Record, SaleId};
 use fastrand::Rng;
+use futures_util::StreamExt as _;
 use stream::{AppendError, ConnectError, ReadError, Store, StreamLog};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::decider::Decider;
 use crate::follower::{FollowError, Follower};
 use crate::gate::Gate;
-use crate::link::Link;
+use crate::ladder::{Ladder, Order, Rung, SAY_EVERY, Said};
 use crate::options::ClusterOptions;
 use crate::relay::Relay;
+
+/// Where the rung is said, and what the operator wants.
+const RUNG: &str = "rung";
+const ORDER: &str = "order";
+/// How long a process that joins a sale waits until somebody decides it.
+const JOIN_PATIENCE: Duration = Duration::from_secs(4);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hears why a sale cannot be followed any further.
 pub type OnEnd = Box<dyn FnOnce(ReadError) + Send>;
@@ -86,27 +95,45 @@ impl Cluster {
         })
     }
 
-    /// Takes part in a sale from here on. `None` while its chain has not been begun. Blocks until the chain is read to its end.
-    pub fn join(&self, part: Part<'_>, on_end: OnEnd) -> Result<Option<OwnerHandle>, FollowError> {
+    /// Takes part in a sale from here on. `None` while its chain has not been begun. Blocks until the chain is read to its end and, for a
+    /// moment, until somebody decides.
+    pub fn join(&self, part: Part<'_>, on_end: OnEnd) -> Result<Option<(OwnerHandle, Arc<Ladder>)>, FollowError> {
         let opened = self.runtime.block_on(Follower::open(&self.store, part.folder, part.name, part.sale))?;
         let Some((follower, log)) = opened else { return Ok(None) };
         let view = Arc::clone(follower.lock().replica.view());
+        let ladder = Arc::new(Ladder::default());
         let running = Running {
-            follower,
+            follower: Arc::new(follower),
+            ladder: Arc::clone(&ladder),
             log,
             options: self.options.clone(),
             clock: Arc::clone(&self.clock),
             signer: part.signer,
             slot_secret: part.slot_secret,
         };
-        let handle = OwnerHandle::elsewhere(view, move |requests| running.run(&requests, on_end));
-        handle.map(Some).map_err(|error| FollowError::Copy { folder: part.folder.to_owned(), reason: error.to_string() })
+        let handle = OwnerHandle::elsewhere(view, move |requests| running.run(&requests, on_end))
+            .map_err(|error| FollowError::Copy { folder: part.folder.to_owned(), reason: error.to_string() })?;
+        let start = Instant::now();
+        while ladder.rung() == Rung::Paused && start.elapsed() < JOIN_PATIENCE {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(Some((handle, ladder)))
+    }
+
+    /// Tells every relay what the operator wants of a sale's ladder. Blocks until the message has left.
+    pub fn order(&self, sale: &str, order: Order) -> Result<(), ReadError> {
+        let told = |error: &dyn std::fmt::Display| ReadError::Unreachable(error.to_string());
+        let message = serde_json::to_vec(&order).map_err(|error| told(&error))?;
+        self.runtime.block_on(async {
+            let client = self.store.client();
+            client.publish(self.store.beside(ORDER, sale), message.into()).await.map_err(|error| told(&error))?;
+            client.flush().await.map_err(|error| told(&error))
+        })
     }
 }
 
 fn first_batch(part: &Part<'_>, created: Created, wall: u64) -> EncodedBatch {
-    let header =
-        BatchHeader { sale: part.sale, partition: 0, epoch: 1, time: ChainTime(wall), first: 0, count: 2 };
+    let header = BatchHeader { sale: part.sale, partition: 0, epoch: 1, time: ChainTime(wall), first: 0, count: 2 };
     let mut builder = BatchBuilder::new(header, chain::batch::GENESIS_HEAD);
     builder.push(&Record::Created(Box::new(created)), None);
     builder.push(&Record::Epoch(1), None);
@@ -114,7 +141,8 @@ fn first_batch(part: &Part<'_>, created: Created, wall: u64) -> EncodedBatch {
 }
 
 struct Running {
-    follower: Follower,
+    follower: Arc<Follower>,
+    ladder: Arc<Ladder>,
     log: StreamLog,
     options: ClusterOptions,
     clock: Arc<dyn Clock>,
@@ -131,26 +159,64 @@ impl Running {
     }
 
     async fn work(self, requests: &Requests, on_end: OnEnd) {
-        let Self { follower, log, options, clock, signer, slot_secret } = self;
-        let name = follower.name.clone();
-        let random = Rng::with_seed(options.process);
+        let Self { follower, ladder, log, options, clock, signer, slot_secret } = self;
         let gate = Gate::new(&follower, requests, clock.as_ref());
-        let decider = Decider::new(&options.redis, &name, random);
-        let holder = format!("{:016x}", options.process);
-        let link = Link::new(&options.redis, &name);
+        let decider = Decider::new(&options.redis, &follower, &ladder, Rng::with_seed(options.process));
         let secrets = (&signer, slot_secret);
-        let mut relay =
-            Relay::new(&follower, clock.as_ref(), link, secrets, options.redis.uncommitted_max, holder, log.clone());
-        let relaying = async {
-            if options.roles.relay { relay.run().await } else { std::future::pending().await }
-        };
+        let mut relay = Relay::new((&follower, &ladder), &clock, &options, secrets, log.clone());
+        let relaying = async { if options.roles.relay { relay.run().await } else { std::future::pending().await } };
         tokio::select! {
             error = follower.follow(log) => on_end(error),
             () = gate.run(decider) => {}
             () = relaying => {}
+            () = listen(&follower, &ladder) => {}
+            () = speak(&follower, &ladder, options.process) => {}
         }
         if options.roles.relay {
             relay.unlock().await;
         }
+    }
+}
+
+/// Hears on which rung the sale stands, and what the operator wants.
+async fn listen(follower: &Follower, ladder: &Ladder) {
+    let (store, name) = (&follower.store, &follower.name);
+    loop {
+        let told = store.client().subscribe(store.beside(RUNG, name)).await;
+        let ordered = store.client().subscribe(store.beside(ORDER, name)).await;
+        let (Ok(mut told), Ok(mut ordered)) = (told, ordered) else {
+            tokio::time::sleep(SAY_EVERY).await;
+            continue;
+        };
+        loop {
+            tokio::select! {
+                message = told.next() => match message {
+                    Some(message) => drop(serde_json::from_slice(&message.payload).map(|said| ladder.hear(said))),
+                    None => break,
+                },
+                message = ordered.next() => match message {
+                    Some(message) => drop(serde_json::from_slice(&message.payload).map(|order| ladder.set_order(order))),
+                    None => break,
+                },
+            }
+        }
+    }
+}
+
+/// Says on which rung the sale stands, while that is this process's to say; and tells strangers `paused` while nothing can be decided.
+async fn speak(follower: &Follower, ladder: &Ladder, process: u64) {
+    let (store, name) = (&follower.store, &follower.name);
+    loop {
+        if let Some(rung) = ladder.to_say() {
+            let epoch = follower.lock().replica.core().epoch();
+            let message = serde_json::to_vec(&Said { rung, epoch, process }).unwrap_or_default();
+            // Who does not hear it believes that nothing can be decided, and so it is.
+            if store.client().connection_state() == async_nats::connection::State::Connected {
+                drop(store.client().publish(store.beside(RUNG, name), message.into()).await);
+            }
+        }
+        let paused = ladder.rung() == Rung::Paused;
+        follower.lock().replica.view().suspend(paused);
+        tokio::time::sleep(if paused { SAY_EVERY / 10 } else { SAY_EVERY }).await;
     }
 }

@@ -1,6 +1,6 @@
 //! A bounded pool of keep-alive connections to one listener. It lends a connection for one exchange; it never retries.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,9 +14,12 @@ use crate::http::{self as one_shot, HttpError, Reply, Sender};
 /// A connection that takes longer to open than this is given up.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// Connections to one address. The one used last is lent first, so a calm crowd keeps few of them busy.
+/// Connections to one listener, or to several that serve the same. The one used last is lent first, so a calm crowd keeps few of them
+/// busy.
 pub(crate) struct Pool {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    /// Which address the next connection is opened to.
+    turn: Cell<usize>,
     host: HeaderValue,
     idle: RefCell<Vec<Sender>>,
     permits: Semaphore,
@@ -30,9 +33,15 @@ pub(crate) struct Lease<'a> {
 }
 
 impl Pool {
-    pub(crate) fn new(address: SocketAddr, connections_max: usize) -> Self {
-        let host = HeaderValue::from_str(&address.to_string()).expect("an address has no control characters");
-        Self { address, host, idle: RefCell::default(), permits: Semaphore::new(connections_max) }
+    pub(crate) fn new(addresses: &[SocketAddr], connections_max: usize) -> Self {
+        let host = HeaderValue::from_str(&addresses[0].to_string()).expect("an address has no control characters");
+        Self {
+            addresses: addresses.to_vec(),
+            turn: Cell::new(0),
+            host,
+            idle: RefCell::default(),
+            permits: Semaphore::new(connections_max),
+        }
     }
 
     /// The `Host` header of this pool's requests.
@@ -50,15 +59,28 @@ impl Pool {
                 return Ok(Lease { pool: self, sender, _permit: permit });
             }
         }
-        let sender = one_shot::connect(self.address, CONNECT_TIME_MAX).await?;
+        let sender = self.connect().await?;
         Ok(Lease { pool: self, sender, _permit: permit })
+    }
+
+    /// A connection to the next address; to another one where nobody listens there.
+    async fn connect(&self) -> Result<Sender, HttpError> {
+        let mut outcome = Err(HttpError::TimedOut);
+        for _ in 0..self.addresses.len() {
+            let turn = self.turn.replace(self.turn.get() + 1);
+            outcome = one_shot::connect(self.addresses[turn % self.addresses.len()], CONNECT_TIME_MAX).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Opens connections until `count` are idle, so that the opening does not begin with a wave of handshakes.
     pub(crate) async fn warm(&self, count: usize) {
         let count = count.min(self.permits.available_permits());
         while self.idle.borrow().len() < count {
-            match one_shot::connect(self.address, CONNECT_TIME_MAX).await {
+            match self.connect().await {
                 Ok(sender) => self.idle.borrow_mut().push(sender),
                 Err(_) => return,
             }

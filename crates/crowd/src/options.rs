@@ -1,6 +1,6 @@
 //! What a crowd is told before it starts, and why it may refuse to start. Nothing here runs anything.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CrowdOptions {
-    /// The public listener; loopback only.
-    pub public: SocketAddr,
-    /// The admin listener, where the crowd plays the shop's checkout; loopback only.
-    pub admin: SocketAddr,
+    /// The public listeners, several where gates serve the same sale; loopback only.
+    pub public: Vec<SocketAddr>,
+    /// The admin listeners, where the crowd plays the shop's checkout; loopback only.
+    pub admin: Vec<SocketAddr>,
     /// Bearer token of the admin listener.
     pub admin_token: String,
     /// The sale's name. Its opening time is read from the server.
@@ -65,8 +65,8 @@ pub struct CrowdOptions {
 impl Default for CrowdOptions {
     fn default() -> Self {
         Self {
-            public: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            public: Vec::new(),
+            admin: Vec::new(),
             admin_token: String::new(),
             sale: String::new(),
             items: Vec::new(),
@@ -111,15 +111,16 @@ impl CrowdOptions {
     }
 
     pub(crate) fn validate(&self) -> Result<(), CrowdError> {
-        for address in [self.public, self.admin] {
-            if !address.ip().is_loopback() {
-                return Err(CrowdError::NotLoopback(address));
-            }
+        let mut addresses = self.public.iter().chain(&self.admin);
+        if let Some(address) = addresses.find(|address| !address.ip().is_loopback()) {
+            return Err(CrowdError::NotLoopback(*address));
         }
+        let named =
+            |addresses: &[SocketAddr]| !addresses.is_empty() && addresses.iter().all(|address| address.port() != 0);
         let shares =
             [self.paid_share, self.cancel_share, self.lost_reply_share, self.double_click_share, self.return_share];
         let rules = [
-            (self.public.port() != 0 && self.admin.port() != 0, "public, admin: name a port"),
+            (named(&self.public) && named(&self.admin), "public, admin: name at least one, with its port"),
             (domain::sale::name_is_valid(&self.sale), "sale: not a sale's name"),
             (!self.items.is_empty(), "items: name at least one"),
             (self.items.iter().all(|item| domain::sale::name_is_valid(item)), "items: not an item's name"),

@@ -89,8 +89,8 @@ impl Crowd {
         let arrivals_from = started.0 + opens_in.max(options.passes_take());
         let returns_until = arrivals_from + Duration::from_secs(options.seconds + options.linger_seconds);
         let crowd = Self {
-            public: Pool::new(options.public, options.connections),
-            admin: Pool::new(options.admin, ADMIN_CONNECTIONS_MAX),
+            public: Pool::new(&options.public, options.connections),
+            admin: Pool::new(&options.admin, ADMIN_CONNECTIONS_MAX),
             admin_authorization,
             opens_unix_ms: view.opens_at.0,
             arrivals_from,
@@ -228,7 +228,7 @@ async fn read_sale(options: &CrowdOptions) -> Result<SaleView, CrowdError> {
     let path = format!("/v1/sales/{}", options.sale);
     let until = Instant::now() + options.give_up().min(Duration::from_secs(10));
     loop {
-        let problem = match request(options.public, Method::GET, &path, &[], None, options.reply_time_max()).await {
+        let problem = match request(options.public[0], Method::GET, &path, &[], None, options.reply_time_max()).await {
             Ok(reply) => match SaleView::read(&reply) {
                 Ok(view) => return Ok(view),
                 Err(complaint) => complaint,

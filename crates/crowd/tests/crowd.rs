@@ -25,8 +25,8 @@ fn now() -> ChainTime {
 
 fn options(server: &StandIn, name: &str) -> CrowdOptions {
     CrowdOptions {
-        public: server.address,
-        admin: server.address,
+        public: vec![server.address],
+        admin: vec![server.address],
         admin_token: "admin".to_owned(),
         sale: "drop".to_owned(),
         items: vec!["boot".to_owned()],
@@ -201,8 +201,11 @@ fn answers_that_break_the_contract_are_counted_with_samples() {
 fn a_crowd_is_never_aimed_at_another_machine() {
     let server = StandIn::open(Shop::default());
     for (public, admin) in [("192.0.2.1:80", "127.0.0.1:80"), ("127.0.0.1:80", "192.0.2.1:80")] {
-        let elsewhere =
-            CrowdOptions { public: public.parse().unwrap(), admin: admin.parse().unwrap(), ..options(&server, "far") };
+        let elsewhere = CrowdOptions {
+            public: vec![public.parse().unwrap()],
+            admin: vec![admin.parse().unwrap()],
+            ..options(&server, "far")
+        };
         assert!(matches!(crowd::run(elsewhere, |_| ()), Err(CrowdError::NotLoopback(_))));
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Settings {
     pub(crate) identity: IdentitySettings,
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
+    pub(crate) cluster: ClusterSection,
+    pub(crate) redis: RedisSection,
+    pub(crate) nats: NatsSection,
+    pub(crate) postgres: PostgresSection,
     pub(crate) testing: TestingSettings,
 }
 
@@ -76,6 +80,77 @@ pub(crate) struct TestingSettings {
     pub(crate) dangerous_fault_point: String,
 }
 
+/// What only a cluster has; see `cluster.rs` for how it is used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterSection {
+    pub(crate) name: String,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) uncommitted_max: u64,
+    pub(crate) takeover_after_seconds: u64,
+    pub(crate) return_after_seconds: u64,
+}
+
+/// A part that a process plays in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Serves customers.
+    Gate,
+    /// Brings decisions to the chain and rebuilds Redis.
+    Relay,
+    /// Keeps the books.
+    Worker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RedisTopology {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedisSection {
+    pub(crate) topology: RedisTopology,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) sentinel_name: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) tls_authority: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NatsSection {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) monitors: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) replicas: usize,
+    pub(crate) dangerous_unsynced: bool,
+    pub(crate) dangerous_few_replicas: bool,
+    pub(crate) tls_authority: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PostgresSection {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) database: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) tls_authority: PathBuf,
+}
+
+/// Secrets that are single texts: key, variable.
+const PASSWORDS: [(&str, &str); 3] = [
+    ("redis.password", "DOORBUSTER_REDIS__PASSWORD"),
+    ("nats.password", "DOORBUSTER_NATS__PASSWORD"),
+    ("postgres.password", "DOORBUSTER_POSTGRES__PASSWORD"),
+];
 const SECRETS_KEY: &str = "identity.hs256_secrets";
 const SECRETS_VARIABLE: &str = "DOORBUSTER_IDENTITY__HS256_SECRETS";
 
@@ -96,11 +171,16 @@ impl Settings {
         // Secrets are text, whatever they look like; and no text of theirs may stand in a message about numbers.
         let others = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(key, _)| key != SECRETS_VARIABLE)
+            .filter(|(key, _)| key != SECRETS_VARIABLE && PASSWORDS.iter().all(|(_, variable)| key != variable))
             .collect();
         builder = builder.add_source(environment.try_parsing(true).source(Some(others)));
         if let Ok(secrets) = std::env::var(SECRETS_VARIABLE) {
             builder = builder.set_override(SECRETS_KEY, split_secrets(&secrets))?;
+        }
+        for (key, variable) in PASSWORDS {
+            if let Ok(password) = std::env::var(variable) {
+                builder = builder.set_override(key, password)?;
+            }
         }
         for pair in &args.set {
             let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as KEY=VALUE"))?;
@@ -146,6 +226,7 @@ impl Settings {
                 "identity.dangerous_guest_tokens: only with a loopback public.address, since anybody could be anybody"
             );
         }
+        self.check_cluster()?;
         self.fault_point()?;
         Ok(())
     }
@@ -188,7 +269,9 @@ impl Settings {
     /// The same with every secret hidden, for printing.
     pub(crate) fn without_secrets(&self) -> Self {
         let mut shown = self.clone();
-        shown.identity.hs256_secrets.iter_mut().for_each(|secret| "(hidden)".clone_into(secret));
+        let of_cluster = [&mut shown.redis.password, &mut shown.nats.password, &mut shown.postgres.password];
+        let secrets = shown.identity.hs256_secrets.iter_mut().chain(of_cluster);
+        secrets.filter(|secret| !secret.is_empty()).for_each(|secret| "(hidden)".clone_into(secret));
         shown
     }
 }

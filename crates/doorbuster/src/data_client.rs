@@ -16,7 +16,8 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 /// Where a server listens; written at start, since a port may be the system's choice.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
-    pub(crate) public: SocketAddr,
+    /// `None` for a process that serves no customers.
+    pub(crate) public: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
 
@@ -40,6 +41,7 @@ impl Endpoints {
 }
 
 /// An operator's connection to a running server.
+#[derive(Clone)]
 pub(crate) struct Operator {
     pub(crate) endpoints: Endpoints,
     pub(crate) token: String,

@@ -1,5 +1,6 @@
 //! `doorbuster demo`: a server process, a crowd process, real HTTP between them, and the audit at the end.
 
+mod cluster;
 mod run;
 mod screen;
 mod stage;
@@ -26,6 +27,9 @@ pub(crate) struct DemoArgs {
     /// Everything random about the crowd comes from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Against a cluster that runs on this machine (`cargo xtask cluster up`), given by its folder of nodes.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "target/services/nodes", conflicts_with = "data")]
+    cluster: Option<PathBuf>,
     /// The data folder; default: a new temporary one.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,

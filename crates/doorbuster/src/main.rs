@@ -1,6 +1,7 @@
 //! The binary: reads the command line and hands over to one file per command. No logic of a sale lives here.
 
 mod audit;
+mod cluster;
 mod config;
 mod data_client;
 mod demo;
@@ -49,6 +50,9 @@ enum Command {
     Serve {
         #[command(flatten)]
         config: ConfigArgs,
+        /// This process's part in a cluster; may be given several times. Default: cluster.roles of the configuration.
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<config::Role>,
         /// End when the parent process ends.
         #[arg(long, hide = true)]
         with_parent: bool,
@@ -113,11 +117,16 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&args),
-        Command::Serve { config, with_parent } => {
+        Command::Serve { config, roles, with_parent } => {
             if with_parent {
                 rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
             }
-            serve::run(&Settings::load(&config)?)
+            let mut settings = Settings::load(&config)?;
+            if !roles.is_empty() {
+                anyhow::ensure!(settings.is_cluster(), "--role: only for a cluster; give its servers with --config");
+                settings.cluster.roles = roles;
+            }
+            serve::run(&settings)
         }
         Command::Sale { command } => sale::run(command),
         Command::Audit(args) => audit::run(&args),

@@ -19,7 +19,9 @@ use crate::config::Settings;
 use crate::data_client::Endpoints;
 
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    settings.check_identity()?;
+    if settings.is_gate() {
+        settings.check_identity()?;
+    }
     start_logging();
     die_on_panic();
     raise_file_limit();
@@ -31,6 +33,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let engine = Engine::start(
         &settings.data.folder,
         EngineOptions {
+            cluster: settings.cluster_settings()?,
             identity: settings.identity_config(),
             books_pace: pace(settings.books.records_per_second_max),
             clock,
@@ -44,18 +47,66 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let app = App::new(engine, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;
-    let public = Listener::start(&app, Routes::Public, &public_options(settings))?;
+    let public =
+        if settings.is_gate() { Some(Listener::start(&app, Routes::Public, &public_options(settings))?) } else { None };
     let admin = Listener::start(&app, Routes::Admin, &admin_options(settings))?;
-    let endpoints = Endpoints { public: public.address(), admin: admin.address() };
+    let endpoints = Endpoints { public: public.as_ref().map(Listener::address), admin: admin.address() };
     endpoints.write(&settings.data.folder)?;
-    let folder = settings.data.folder.display().to_string();
-    tracing::info!(public = %endpoints.public, admin = %endpoints.admin, data = folder, sales = app.engine().sales().len(), "serving");
+    announce(settings, &app, &endpoints);
+    let looking = settings.is_cluster().then(|| LookForSales::start(&app)).transpose()?;
     stop.wait();
     tracing::info!("stopping: answers under way leave first");
-    public.stop();
+    drop(looking);
+    if let Some(public) = public {
+        public.stop();
+    }
     admin.stop();
     app.engine().stop();
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(settings: &Settings, app: &App, endpoints: &Endpoints) {
+    let folder = settings.data.folder.display().to_string();
+    let public = endpoints.public.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let (admin, sales) = (endpoints.admin, app.engine().sales().len());
+    if settings.is_cluster() {
+        tracing::info!(public, %admin, data = folder, sales, roles = ?settings.cluster.roles, "serving as part of a cluster");
+    } else {
+        tracing::info!(public, %admin, data = folder, sales, "serving");
+    }
+}
+
+/// Between two looks for sales that other processes of the cluster have created.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The thread that looks for them, until this is dropped.
+struct LookForSales {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl LookForSales {
+    fn start(app: &Arc<App>) -> std::io::Result<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let app = Arc::clone(app);
+        let look = move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if let Err(error) = app.engine().look_for_sales() {
+                    tracing::warn!(%error, "new sales cannot be looked for now");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("sales".to_owned()).spawn(look)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for LookForSales {
+    fn drop(&mut self) {
+        self.stop = None;
+        // A panic in there has ended the process.
+        drop(self.thread.take().map(std::thread::JoinHandle::join));
+    }
 }
 
 pub(crate) fn pace(records_per_second_max: u32) -> Pace {

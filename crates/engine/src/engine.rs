@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
 use chain::batch::Batch;
 use chain::{AppendError, DiskFiles, Files, HeadSigner, LogReader};
+use cluster::{Cluster, ClusterOptions, FollowError, Ladder};
 use domain::record::{Created, PauseReason};
 use domain::{Clock, Promise, SaleDefinition, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
@@ -17,7 +18,10 @@ use gate::pseudonym::{IdentityKey, PseudonymKey};
 use ledger::StoreError;
 use ledger::books::{Books, BooksError};
 use ledger::service::{BooksService, OnDrift, Pace};
-use ledger::vault::{DeploymentKeys, SaleSecrets, Vault, VaultError, VaultService, VaultStore as _};
+use ledger::vault::{
+    DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
+};
+use stream::ConnectError;
 
 use crate::data::{DataError, DataFolder};
 use crate::sale::Sale;
@@ -25,8 +29,18 @@ use crate::sale::Sale;
 /// Hears that an owner stopped with an error. The process must end: the last batch is unknown until the next start.
 pub type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
+/// A deployment of several processes.
+pub struct ClusterSettings {
+    /// Its servers, and this process's part.
+    pub options: ClusterOptions,
+    /// The vault that all processes share.
+    pub vault: PostgresOptions,
+}
+
 /// How a deployment runs.
 pub struct EngineOptions {
+    /// The cluster that this process belongs to; alone on this machine without one.
+    pub cluster: Option<ClusterSettings>,
     /// Whose tokens are believed.
     pub identity: IdentityConfig,
     /// How fast the books follow the chains.
@@ -73,6 +87,25 @@ pub enum StartError {
         /// Why.
         source: OwnerError,
     },
+    /// The servers of the cluster.
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
+    /// One sale's chain in the cluster.
+    #[error("sale {sale}: {source}")]
+    Follow {
+        /// Its name.
+        sale: String,
+        /// Why.
+        source: FollowError,
+    },
+    /// A sale's chain was not begun in the cluster.
+    #[error("sale {sale}: {source}")]
+    Begin {
+        /// Its name.
+        sale: String,
+        /// Why.
+        source: cluster::CreateError,
+    },
     /// The system gave no thread.
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -116,7 +149,7 @@ pub enum CreateError {
 }
 
 #[derive(Default)]
-struct Registry {
+pub(crate) struct Registry {
     by_name: HashMap<String, Arc<Sale>>,
     by_ordinal: HashMap<SaleOrdinal, Arc<Sale>>,
 }
@@ -137,12 +170,13 @@ pub struct Engine {
     pub books: BooksService,
     /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
-    registry: Arc<RwLock<Registry>>,
+    pub(crate) registry: Arc<RwLock<Registry>>,
     /// Held while a sale is created, so that two of a name cannot be.
-    creating: Mutex<()>,
-    on_fatal: OnFatal,
+    pub(crate) creating: Mutex<()>,
+    pub(crate) on_fatal: OnFatal,
     files: Arc<dyn Files>,
-    data: DataFolder,
+    pub(crate) data: DataFolder,
+    pub(crate) cluster: Option<Cluster>,
 }
 
 impl Engine {
@@ -152,8 +186,7 @@ impl Engine {
         let identities = IdentityVerifier::new(options.identity)?;
         let data = DataFolder::open(data)?;
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
-        refuse_without_vault(&data)?;
-        let mut vault = Vault::open(&data.vault(), Arc::clone(&options.clock))?;
+        let (mut vault, cluster) = open_vault(options.cluster, &data, &options.clock)?;
         vault.first_admin_token(&data.admin_token())?;
         let keys = vault.deployment_keys()?;
         let sales = vault.sales()?;
@@ -165,7 +198,7 @@ impl Engine {
             passes: pass_keys(&keys)?,
             identity_key: IdentityKey::new(&keys.identity_hash_key),
             identities,
-            vault: VaultService::start(Box::new(vault))?,
+            vault: VaultService::start(vault)?,
             books,
             clock: options.clock,
             registry,
@@ -173,7 +206,12 @@ impl Engine {
             on_fatal: options.on_fatal,
             files,
             data,
+            cluster,
         };
+        if engine.cluster.is_some() {
+            engine.look_for_sales()?;
+            return Ok(engine);
+        }
         for secrets in sales {
             // A name registered just before a crash has secrets and no chain; creating it again takes them up.
             if !has_chain(&engine.data.sale(&secrets.name)) {
@@ -195,7 +233,7 @@ impl Engine {
         let folder = self.data.sale(&secrets.name);
         let owner = Owner::open(Arc::clone(&self.files), &folder, owner_options(secrets), self.clocks())
             .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
-        self.check_books(&secrets.name, &owner)?;
+        self.check_books(&secrets.name, owner.log().next())?;
         self.run_sale(secrets, owner)
     }
 
@@ -208,27 +246,20 @@ impl Engine {
     }
 
     /// Books that know records which the log does not have mean that the log was restored from an older copy: refuse.
-    fn check_books(&self, name: &str, owner: &Owner) -> Result<(), StartError> {
+    pub(crate) fn check_books(&self, name: &str, log_next: u64) -> Result<(), StartError> {
         let books = Books::open_reader(&self.data.books())?;
         let (next, _) = books.offset(name)?;
-        let head = if next == owner.log().next() { Some(owner.log().head()) } else { None };
-        let head = match head {
-            Some(head) => Some(head),
-            None => self.head_before(name, next),
-        };
-        Ok(books.check_not_ahead(name, owner.log().next(), head.as_ref())?)
+        Ok(books.check_not_ahead(name, log_next, self.head_before(name, next).as_ref())?)
     }
 
     fn head_before(&self, name: &str, next: u64) -> Option<domain::ids::Hash> {
         let mut reader = LogReader::open(Arc::clone(&self.files), &self.data.sale(name)).ok()?;
-        let bytes = reader.batch_containing(next).ok()??;
+        let bytes = reader.batch_containing(next.checked_sub(1)?).ok()??;
         let batch = Batch::parse(&bytes).ok()?;
-        (batch.header.first == next).then_some(batch.previous)
+        (batch.header.next() == next).then_some(batch.head.head)
     }
 
     fn run_sale(&self, secrets: &SaleSecrets, owner: Owner) -> Result<Arc<Sale>, StartError> {
-        let folder = self.data.sale(&secrets.name);
-        let watermark = owner.log().watermark();
         let on_fatal = Arc::clone(&self.on_fatal);
         let name = secrets.name.clone();
         let on_stop = move |outcome: Result<(), OwnerError>| {
@@ -236,13 +267,28 @@ impl Engine {
                 on_fatal(format!("sale {name}: {error}"));
             }
         };
-        let owner = Arc::new(OwnerHandle::spawn(owner, Arc::clone(&self.clock), Arc::clone(&self.files), on_stop)?);
-        self.books.add_sale(&secrets.name, folder.clone(), watermark);
+        let owner = OwnerHandle::spawn(owner, Arc::clone(&self.clock), Arc::clone(&self.files), on_stop)?;
+        Ok(self.register(secrets, owner, None, true))
+    }
+
+    /// From here on the sale is served, and the books follow it where this process keeps them.
+    pub(crate) fn register(
+        &self,
+        secrets: &SaleSecrets,
+        owner: OwnerHandle,
+        ladder: Option<Arc<Ladder>>,
+        keeps_books: bool,
+    ) -> Arc<Sale> {
+        let folder = self.data.sale(&secrets.name);
+        if keeps_books {
+            self.books.add_sale(&secrets.name, folder.clone(), Arc::clone(owner.view().watermark()));
+        }
         let sale = Arc::new(Sale {
             ordinal: secrets.ordinal,
             id: secrets.sale,
             signing_key: HeadSigner::from_seed(&secrets.signing_seed).public_key(),
-            owner,
+            owner: Arc::new(owner),
+            ladder,
             pseudonyms: PseudonymKey::new(&secrets.pseudonym_key),
             slot_secret: secrets.slot_secret,
             folder,
@@ -252,7 +298,7 @@ impl Engine {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         registry.by_name.insert(secrets.name.clone(), Arc::clone(&sale));
         registry.by_ordinal.insert(secrets.ordinal, Arc::clone(&sale));
-        Ok(sale)
+        sale
     }
 
     /// Creates a sale: secrets into the vault, then the chain with its commitments. Blocks for some syncs.
@@ -278,6 +324,9 @@ impl Engine {
             signing_key: options.signer.public_key(),
             definition: bytes,
         };
+        if self.cluster.is_some() {
+            return Ok(self.begin_in_cluster(&secrets, created)?);
+        }
         let folder = self.data.sale(&secrets.name);
         let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())
             .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
@@ -327,6 +376,20 @@ impl Engine {
             sale.owner.stop();
         }
     }
+}
+
+/// The vault, and the servers of the cluster if there is one.
+fn open_vault(
+    settings: Option<ClusterSettings>,
+    data: &DataFolder,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Box<dyn VaultStore>, Option<Cluster>), StartError> {
+    let Some(ClusterSettings { options, vault }) = settings else {
+        refuse_without_vault(data)?;
+        return Ok((Box::new(Vault::open(&data.vault(), Arc::clone(clock))?), None));
+    };
+    let cluster = Cluster::connect(options, Arc::clone(clock))?;
+    Ok((Box::new(PostgresVault::open(&vault, Arc::clone(clock))?), Some(cluster)))
 }
 
 fn owner_options(secrets: &SaleSecrets) -> OwnerOptions {

@@ -1,11 +1,12 @@
 //! One deployment in one process: its data folder, its keys, its sales with their owners, its vault and its books.
 //!
-//! This is the one wiring of the embedded engine. It decides nothing and speaks no HTTP; `web` serves it, `bench` measures it.
+//! This is the one wiring of the engine, alone or as part of a cluster. It decides nothing and speaks no HTTP; `web` serves it, `bench` measures it.
 
+mod cluster;
 mod data;
 mod engine;
 mod sale;
 
 pub use data::{DataError, DataFolder};
-pub use engine::{CreateError, Engine, EngineOptions, OnFatal, StartError};
+pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
 pub use sale::{ChainReadError, ChainedRecord, Sale};

@@ -8,6 +8,7 @@ use admission::{OwnerHandle, SaleView};
 use chain::batch::{Batch, BatchError};
 use chain::disk::ReadError;
 use chain::{DiskFiles, LogReader, SignedHead};
+use cluster::Ladder;
 use domain::ids::Hash;
 use domain::{Pseudonym, SaleDefinition, SaleId, SaleOrdinal};
 use gate::pseudonym::PseudonymKey;
@@ -25,6 +26,8 @@ pub struct Sale {
     pub signing_key: Hash,
     /// The way to its owner.
     pub owner: Arc<OwnerHandle>,
+    /// On which rung it stands, in a cluster.
+    pub ladder: Option<Arc<Ladder>>,
     /// Makes its pseudonyms.
     pub pseudonyms: PseudonymKey,
     pub(crate) slot_secret: Hash,

@@ -12,10 +12,12 @@ use crate::process::{Life, stop_all};
 use crate::redis::Login;
 use crate::{nats, postgres, redis};
 
-/// Each part's servers lie in a folder of this name.
-const PARTS: [&str; 4] = ["redis", "sentinel", "nats", "postgres"];
+/// Each part's servers lie in a folder of this name; the engine's own processes are ended before what they need.
+const PARTS: [&str; 5] = ["nodes", "redis", "sentinel", "nats", "postgres"];
 /// Where everything is; readable by its owner only, because of the passwords.
 const FILE: &str = "cluster.toml";
+/// The same with the Redis that Sentinels watch in place of the Redis Cluster.
+const SENTINEL_FILE: &str = "cluster-sentinel.toml";
 
 /// Everything that was started.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ pub fn up(life: Life, folder: &Path, nats: &Path, say: &dyn Fn(&str)) -> anyhow:
     let folder = folder.canonicalize()?;
     let file = folder.join(FILE);
     ensure!(!file.exists(), "{} exists: the servers are up; take them down first", file.display());
-    let [of_redis, of_sentinel, of_nats, of_postgres] = PARTS.map(|part| folder.join(part));
+    let [_, of_redis, of_sentinel, of_nats, of_postgres] = PARTS.map(|part| folder.join(part));
     for part in [&of_redis, &of_sentinel, &of_nats, &of_postgres] {
         fs::create_dir_all(part)?;
     }
@@ -62,8 +64,14 @@ pub fn up(life: Life, folder: &Path, nats: &Path, say: &dyn Fn(&str)) -> anyhow:
             return Err(error);
         }
     };
-    fs::write(&file, describe(&cluster))?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let of_cluster = ("topology = \"cluster\"\n", &cluster.redis.addresses[..], &cluster.redis.login);
+    let of_sentinel = (
+        "topology = \"sentinel\"\nsentinel_name = \"doorbuster\"\n",
+        &cluster.sentinel.1[..],
+        &cluster.sentinel.0.login,
+    );
+    write_private(&folder.join(SENTINEL_FILE), &describe(&cluster, of_sentinel))?;
+    write_private(&file, &describe(&cluster, of_cluster))?;
     Ok(cluster)
 }
 
@@ -77,29 +85,36 @@ pub fn down(folder: &Path) -> anyhow::Result<usize> {
             fs::remove_dir_all(&part)?;
         }
     }
-    let file = folder.join(FILE);
-    if file.exists() {
-        fs::remove_file(file)?;
+    for file in [FILE, SENTINEL_FILE].map(|file| folder.join(file)) {
+        if file.exists() {
+            fs::remove_file(file)?;
+        }
     }
     Ok(ended)
 }
 
-fn describe(cluster: &Cluster) -> String {
+pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text)?;
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o600))?)
+}
+
+fn describe(cluster: &Cluster, redis: (&str, &[SocketAddr], &Login)) -> String {
     let mut text = String::from(
         "# Where the servers of a cluster on this machine are. Passwords included: keep it to yourself.\n",
     );
     let list = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ")
     };
-    let mut part = |name: &str, addresses: &[SocketAddr], login: &Login| {
+    let mut part = |name: &str, more: &str, addresses: &[SocketAddr], login: &Login| {
         let Login { user, password } = login;
         let addresses = list(addresses);
-        write!(text, "\n[{name}]\naddresses = [{addresses}]\nuser = \"{user}\"\npassword = \"{password}\"\n")
+        write!(text, "\n[{name}]\naddresses = [{addresses}]\n{more}user = \"{user}\"\npassword = \"{password}\"\n")
     };
-    let written = part("redis", &cluster.redis.addresses, &cluster.redis.login)
-        .and_then(|()| part("sentinel", &cluster.sentinel.1, &cluster.sentinel.0.login))
-        .and_then(|()| part("nats", &cluster.nats.addresses, &cluster.nats.login))
-        .and_then(|()| part("postgres", &[cluster.postgres.1], &cluster.postgres.2));
+    let (more, addresses, login) = redis;
+    let monitors = format!("monitors = [{}]\n", list(&cluster.nats.monitors));
+    let written = part("redis", more, addresses, login)
+        .and_then(|()| part("nats", &monitors, &cluster.nats.addresses, &cluster.nats.login))
+        .and_then(|()| part("postgres", "database = \"doorbuster\"\n", &[cluster.postgres.1], &cluster.postgres.2));
     written.expect("a String takes any text");
     text
 }

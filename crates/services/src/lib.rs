@@ -1,10 +1,11 @@
 //! Other people's servers, started privately on loopback ports: for tests, the bench, and a cluster on one machine.
 //!
-//! Nothing here is part of the engine. Every server gets a folder of its own, free ports, random passwords and users that may do no
+//! Nothing here is part of the engine; `nodes` starts its processes as it starts the servers. Every server gets a folder of its own, free ports, random passwords and users that may do no
 //! more than the engine needs. `up` returns when all of them are ready.
 
 mod cluster;
 pub mod nats;
+pub mod nodes;
 pub mod postgres;
 pub mod process;
 pub mod redis;

@@ -11,7 +11,7 @@ use crate::process::{Life, Started, command, free_ports, loopback, password};
 
 /// What the engine may do: its own keys and channels, no emptying, no administration.
 const RIGHTS: &str = "~doorbuster:* &doorbuster:* -@all +@read +@write +@pubsub +@connection +@transaction +@scripting +info +time +wait \
-    +role +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|info -flushall -flushdb -swapdb -keys -function|flush \
+    +role +cluster|keyslot +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|info -flushall -flushdb -swapdb -keys -function|flush \
     -function|delete -function|restore -script|flush -script|kill";
 const USER: &str = "doorbuster";
 const ADMIN: &str = "admin";

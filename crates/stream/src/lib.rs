@@ -5,6 +5,7 @@
 //! before it is acknowledged. Nothing here decides what may be appended.
 
 mod log;
+pub mod monitor;
 mod store;
 
 pub use log::{AppendError, Follow, Place, ReadError, StreamLog};

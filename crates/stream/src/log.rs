@@ -120,11 +120,7 @@ pub struct StreamLog {
 
 impl StreamLog {
     /// Reads the chain of the sale `name` from its front, checking every hash, and gives each batch to `replay` in order.
-    pub async fn open(
-        store: &Store,
-        name: &str,
-        replay: &mut Follow<'_>,
-    ) -> Result<Self, ReadError> {
+    pub async fn open(store: &Store, name: &str, replay: &mut Follow<'_>) -> Result<Self, ReadError> {
         let mut log = Self::at_front(store, name);
         log.catch_up(replay).await?;
         Ok(log)
@@ -133,7 +129,7 @@ impl StreamLog {
     /// The chain of the sale `name`, before its first record.
     pub fn at_front(store: &Store, name: &str) -> Self {
         let end = End { sequence: 0, head: GENESIS_HEAD, next: 0, epoch: 0 };
-        Self { store: store.clone(), subject: subject(name), sale: None, end }
+        Self { store: store.clone(), subject: store.subject(name), sale: None, end }
     }
 
     /// The chain behind a place in it that is known already; nothing before is read.
@@ -171,10 +167,7 @@ impl StreamLog {
     }
 
     /// Reads on to the chain's present end; gives how many batches were new. `replay` gets each as bytes and parsed.
-    pub async fn catch_up(
-        &mut self,
-        replay: &mut Follow<'_>,
-    ) -> Result<usize, ReadError> {
+    pub async fn catch_up(&mut self, replay: &mut Follow<'_>) -> Result<usize, ReadError> {
         let mut batches = 0;
         loop {
             // One by one from the leader, who alone knows the end; a long way goes faster by a consumer.
@@ -189,12 +182,7 @@ impl StreamLog {
 
     /// Takes a batch that somebody else read or appended; `false` when it is not the next one: an older one, or one behind a gap,
     /// which [`StreamLog::catch_up`] closes.
-    pub fn offer(
-        &mut self,
-        sequence: u64,
-        bytes: &[u8],
-        replay: &mut Follow<'_>,
-    ) -> Result<bool, ReadError> {
+    pub fn offer(&mut self, sequence: u64, bytes: &[u8], replay: &mut Follow<'_>) -> Result<bool, ReadError> {
         let batch = Batch::parse(bytes).map_err(|source| ReadError::Batch { sequence, source })?;
         if batch.header.first != self.end.next {
             return Ok(false);
@@ -203,12 +191,7 @@ impl StreamLog {
         Ok(true)
     }
 
-    fn follow(
-        &mut self,
-        sequence: u64,
-        bytes: &[u8],
-        replay: &mut Follow<'_>,
-    ) -> Result<(), ReadError> {
+    fn follow(&mut self, sequence: u64, bytes: &[u8], replay: &mut Follow<'_>) -> Result<(), ReadError> {
         let batch = Batch::parse(bytes).map_err(|source| ReadError::Batch { sequence, source })?;
         self.check(sequence, &batch)?;
         let first = batch.header.first;
@@ -218,10 +201,7 @@ impl StreamLog {
     }
 
     /// Reads what a consumer has at once. It may end before the chain does.
-    async fn read_many(
-        &mut self,
-        replay: &mut Follow<'_>,
-    ) -> Result<usize, ReadError> {
+    async fn read_many(&mut self, replay: &mut Follow<'_>) -> Result<usize, ReadError> {
         let unreachable = |error: &dyn std::fmt::Display| ReadError::Unreachable(error.to_string());
         let config = OrderedConfig {
             filter_subject: self.subject.clone(),
@@ -371,11 +351,6 @@ impl StreamLog {
     pub fn epoch(&self) -> u64 {
         self.end.epoch
     }
-}
-
-/// The subject of a sale's chain.
-fn subject(name: &str) -> String {
-    format!("log.{name}")
 }
 
 fn found(answer: Result<StreamMessage, LastRawMessageError>) -> Result<Option<(u64, Bytes)>, ReadError> {

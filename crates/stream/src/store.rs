@@ -1,11 +1,13 @@
 //! The connection to NATS and the stream that holds every sale's chain, refused unless it keeps what it acknowledges.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions};
+
+use crate::monitor;
 
 /// Older servers accepted rival appends at one place.
 const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
@@ -14,8 +16,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to reach a server again: half of it to all of it, so that not everybody comes at once.
 const RECONNECT_MILLISECONDS_MAX: u64 = 500;
-/// Every sale's chain has its subject under this one.
-const SUBJECTS: &str = "log.>";
 
 /// Whom the servers know us as.
 #[derive(Clone)]
@@ -39,10 +39,14 @@ pub struct StoreOptions {
     pub servers: Vec<String>,
     /// Who connects.
     pub login: Login,
-    /// Name of the stream; it is created when it is not there.
-    pub stream: String,
+    /// Name of the cluster: several may use the same servers. Its stream is created when it is not there.
+    pub name: String,
     /// On how many servers each message is kept.
     pub replicas: usize,
+    /// Where each server's monitoring answers, `host:port`.
+    pub monitors: Vec<String>,
+    /// Go on although servers do not sync every message, or do not tell.
+    pub dangerous_unsynced: bool,
     /// Spreads the reconnects of processes; each should have another.
     pub jitter_seed: u64,
 }
@@ -64,6 +68,16 @@ pub enum ConnectError {
         /// What the servers said.
         reason: String,
     },
+    /// A server does not sync every message, or does not tell whether it does.
+    #[error(
+        "{monitor}: {reason}; set sync_interval: always in the servers' jetstream section, since what all of them lose at once is gone"
+    )]
+    Unsynced {
+        /// Which server, by its monitoring address.
+        monitor: String,
+        /// What it says.
+        reason: String,
+    },
     /// The stream would lose what it acknowledged.
     #[error("the stream {stream} does not keep what it acknowledges: {rule}")]
     Unsafe {
@@ -74,9 +88,22 @@ pub enum ConnectError {
     },
 }
 
+impl StoreOptions {
+    /// Name of the stream.
+    pub fn stream(&self) -> String {
+        format!("doorbuster_{}", self.name)
+    }
+
+    /// The subjects of all its chains.
+    fn subjects(&self) -> String {
+        format!("log.{}.>", self.name)
+    }
+}
+
 /// The stream of all chains.
 #[derive(Clone)]
 pub struct Store {
+    name: Arc<str>,
     client: Client,
     pub(crate) context: Context,
     pub(crate) stream: Stream<()>,
@@ -103,18 +130,31 @@ impl Store {
         if !client.is_server_compatible(major, minor, patch) {
             return Err(ConnectError::Version(client.server_info().version));
         }
+        if !options.dangerous_unsynced {
+            check_sync(&options.monitors).await?;
+        }
         let context = jetstream::ContextBuilder::new().timeout(REQUEST_PATIENCE).ack_timeout(REQUEST_PATIENCE);
         let context = context.build(client.clone());
         let failed = |error: &dyn std::fmt::Display| ConnectError::Stream {
-            stream: options.stream.clone(),
+            stream: options.stream(),
             reason: error.to_string(),
         };
         let mut stream = context.get_or_create_stream(config(options)).await.map_err(|error| failed(&error))?;
         let info = stream.info().await.map_err(|error| failed(&error))?;
         check(options, &info.config)?;
-        let name = options.stream.clone();
+        let name = options.stream();
         let stream = context.get_stream_no_info(name).await.map_err(|error| failed(&error))?;
-        Ok(Self { client, context, stream })
+        Ok(Self { name: options.name.as_str().into(), client, context, stream })
+    }
+
+    /// The subject of a sale's chain.
+    pub fn subject(&self, sale: &str) -> String {
+        format!("log.{}.{sale}", self.name)
+    }
+
+    /// A subject of what is said beside the chain, and kept by nobody.
+    pub fn beside(&self, what: &str, sale: &str) -> String {
+        format!("doorbuster.{}.{what}.{sale}", self.name)
     }
 
     /// The connection, for whoever else speaks through it.
@@ -125,8 +165,8 @@ impl Store {
 
 fn config(options: &StoreOptions) -> Config {
     Config {
-        name: options.stream.clone(),
-        subjects: vec![SUBJECTS.to_owned()],
+        name: options.stream(),
+        subjects: vec![options.subjects()],
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
         num_replicas: options.replicas,
@@ -139,10 +179,32 @@ fn config(options: &StoreOptions) -> Config {
     }
 }
 
-/// What a stream must be whoever made it. Whether the servers sync each message is not visible from here; `preflight` asks them.
+async fn check_sync(monitors: &[String]) -> Result<(), ConnectError> {
+    let unsynced = |monitor: &str, reason: String| ConnectError::Unsynced { monitor: monitor.to_owned(), reason };
+    let mut told = 0;
+    for monitor in monitors {
+        match monitor::ask(monitor).await {
+            Ok(server) if server.syncs_always() => told += 1,
+            Ok(server) => return Err(unsynced(monitor, format!("{} does not sync every message", server.server_name))),
+            // A server that is away does no harm now, and is asked by whoever starts next.
+            Err(reason) => {
+                tracing::warn!(monitor, reason, "a NATS server does not tell whether it syncs every message")
+            }
+        }
+    }
+    match monitors.first() {
+        Some(monitor) if told == 0 => {
+            Err(unsynced(monitor, "no server tells whether it syncs every message".to_owned()))
+        }
+        None => Err(unsynced("nats.monitors", "no monitoring address is configured".to_owned())),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What a stream must be whoever made it.
 fn check(options: &StoreOptions, config: &Config) -> Result<(), ConnectError> {
     let must = |holds: bool, rule: &str| {
-        if holds { Ok(()) } else { Err(ConnectError::Unsafe { stream: options.stream.clone(), rule: rule.to_owned() }) }
+        if holds { Ok(()) } else { Err(ConnectError::Unsafe { stream: options.stream(), rule: rule.to_owned() }) }
     };
     must(config.storage == StorageType::File, "storage must be file")?;
     must(config.retention == RetentionPolicy::Limits, "retention must be limits")?;
@@ -152,5 +214,6 @@ fn check(options: &StoreOptions, config: &Config) -> Result<(), ConnectError> {
     must(config.num_replicas >= options.replicas, &format!("it must have {} replicas", options.replicas))?;
     must(!config.allow_rollup, "allow_rollup_hdrs must be off")?;
     must(!config.no_ack, "no_ack must be off")?;
-    must(config.subjects.iter().any(|subject| subject == SUBJECTS), "its subjects must include log.>")
+    let subjects = options.subjects();
+    must(config.subjects.contains(&subjects), &format!("its subjects must include {subjects}"))
 }

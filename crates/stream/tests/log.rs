@@ -28,13 +28,15 @@ impl Cluster {
         Self { servers, folder }
     }
 
-    fn options(&self, stream: &str) -> StoreOptions {
+    fn options(&self, name: &str) -> StoreOptions {
         let login = self.servers.login.clone();
         StoreOptions {
             servers: self.servers.addresses.iter().map(ToString::to_string).collect(),
             login: Login { user: login.user, password: login.password },
-            stream: stream.to_owned(),
+            name: name.to_owned(),
             replicas: 3,
+            monitors: self.servers.monitors.iter().map(ToString::to_string).collect(),
+            dangerous_unsynced: false,
             jitter_seed: 1,
         }
     }
@@ -47,7 +49,7 @@ impl Cluster {
     async fn leader(&self, store: &Store) -> usize {
         let context = async_nats::jetstream::new(store.client().clone());
         loop {
-            let info = match context.get_stream("sales").await {
+            let info = match context.get_stream("doorbuster_sales").await {
                 Ok(stream) => stream.cached_info().clone(),
                 Err(_) => continue,
             };
@@ -184,8 +186,8 @@ async fn a_stream_that_forgets_and_a_stranger_are_refused() {
         .unwrap();
     let context = async_nats::jetstream::new(client);
     let good = Config {
-        name: "sales".to_owned(),
-        subjects: vec!["log.>".to_owned()],
+        name: "doorbuster_sales".to_owned(),
+        subjects: vec!["log.sales.>".to_owned()],
         num_replicas: 3,
         discard: async_nats::jetstream::stream::DiscardPolicy::New,
         ..Config::default()
@@ -204,7 +206,7 @@ async fn a_stream_that_forgets_and_a_stranger_are_refused() {
             Some(error @ ConnectError::Unsafe { .. }) => assert!(error.to_string().contains(rule), "{rule}: {error}"),
             other => panic!("{rule}: {other:?}"),
         }
-        context.delete_stream("sales").await.unwrap();
+        context.delete_stream("doorbuster_sales").await.unwrap();
     }
     context.create_stream(good).await.unwrap();
     Store::connect(&cluster.options("sales")).await.unwrap();

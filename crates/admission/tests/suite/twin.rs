@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use admission::core::Verdict;
 use admission::redis::{
-    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
-    add_credit, clock_argument, committed_arguments, outbox_arguments, tick_arguments,
+    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK,
+    add_command, add_credit, clock_argument, committed_arguments, outbox_arguments, tick_arguments,
 };
-use admission::{Command, Core, Guards, redis as twin};
+use admission::{Command, Core, Guards, Request, redis as twin};
 use chain::PrivatePart;
 use domain::record::{Created, PauseReason, Record};
 use domain::{ChainTime, PurchaseNumber, SaleDefinition, SaleOrdinal};
@@ -187,6 +187,8 @@ impl Pair<'_> {
         self.core.advance(clock);
         self.core.turn_window(&mut self.records);
         let mut arguments = vec![clock_argument(clock)];
+        let asked: Vec<_> =
+            commands.iter().map(|(command, part)| Request::Decide(command.clone(), part.clone())).collect();
         let (mut expected, mut parts) = (Vec::new(), vec![None; self.records.len()]);
         for (command, private) in commands {
             add_command(&mut arguments, command, private.as_ref());
@@ -199,6 +201,13 @@ impl Pair<'_> {
                 parts[before].clone_from(private);
             }
         }
+        let read_back = twin::requests(&arguments).unwrap();
+        for (read, asked) in read_back.iter().zip(&asked) {
+            let bounded = matches!(asked, Request::Decide(Command::ChangeStock { change: i64::MAX, .. }, _));
+            let without_part = matches!(read, Request::Decide(_, None));
+            assert!(bounded || without_part || format!("{read:?}") == format!("{asked:?}"), "{read:?} {asked:?}");
+        }
+        assert_eq!(read_back.len(), asked.len());
         assert_eq!(self.twin_decides(&arguments), expected, "{commands:?}");
         self.compare_records(&parts);
     }

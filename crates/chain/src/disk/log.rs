@@ -12,6 +12,7 @@ use super::segment::{SEGMENT_BYTES_IN_HASTE, SEGMENT_BYTES_MAX, UNFINISHED_FILE,
 use super::spare::{SPARE_FILE, create_filled};
 use super::{AppendError, OpenError, SpareReady, SpareTask, Watermark, open};
 use crate::batch::{Batch, EncodedBatch, GENESIS_HEAD};
+use crate::chain_log::ChainLog;
 use crate::files::{File, Files, FolderLock};
 use crate::frame::{BLOCK, FrameHeader, FrameKind, Seal, encode_frame, frame_length};
 use crate::head::SignedHead;
@@ -300,5 +301,27 @@ impl Log {
             self.stopped = true;
             AppendError::Unknown(error)
         })
+    }
+}
+
+impl ChainLog for Log {
+    fn sale(&self) -> SaleId {
+        self.sale()
+    }
+
+    fn next(&self) -> u64 {
+        self.next()
+    }
+
+    fn head(&self) -> Hash {
+        self.head()
+    }
+
+    fn append(&mut self, batch: &EncodedBatch) -> Result<(), AppendError> {
+        self.append(batch)
+    }
+
+    fn watermark(&self) -> Arc<Watermark> {
+        self.watermark()
     }
 }

@@ -12,17 +12,22 @@ use serde_json::{Value, json};
 use super::DemoArgs;
 use super::screen::{Screen, describe, invite};
 use super::stage::{Stage, run_crowd, set_up};
+use crate::data_client::Operator;
 use crate::report::{progress, say};
 
 /// The longest that open holds may take to end, and the books to follow.
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let mut stage = set_up(args)?;
+    let servers = match &stage.server {
+        Some(_) => "a server process".to_owned(),
+        None => format!("{} gates, {} workers", stage.public.len(), stage.bookkeepers.len()),
+    };
     progress(&format!(
-        "A sale of {} units opens for {} people: a server process, a crowd process, real HTTP between them.",
+        "A sale of {} units opens for {} people: {servers}, a crowd process, real HTTP between them.",
         args.stock, args.shoppers
     ));
-    let mut stage = set_up(args)?;
     let mut options = stage.crowd_options(args);
     stage.create_sale(args, &mut options)?;
     progress(&format!("Data in {}, sale {:?}, seed {}.", stage.data.display(), stage.sale, args.seed));
@@ -31,7 +36,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     screen.end();
     progress("The crowd has gone; the last holds end, the books catch up, the auditor reads.");
     let closed = end_sale(&stage)?;
-    let audit = audit::audit(&stage.data, Some(&stage.sale), Some(&options.notes), &mut |_| {})?;
+    let audit = audit_all(&stage, &options.notes)?;
     let outcome = outcome(&stage, &crowd, &closed, &audit)?;
     if args.json {
         say(&outcome.to_string());
@@ -39,9 +44,10 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         say(&describe(&crowd, &outcome, &audit, args.stock));
     }
     let code = if audit.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    let public = stage.operator.endpoints.public;
+    let public = stage.public();
+    let Some(mut server) = stage.server.take() else { return Ok(code) };
     if args.exit {
-        stage.server.end()?;
+        server.end()?;
         if args.data.is_none() && audit.ok {
             std::fs::remove_dir_all(&stage.data)?;
         }
@@ -49,23 +55,39 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     progress(&invite(public, &stage.data, &stage.sale));
     // Ctrl-C reaches the server too; it ends in order, and then so do we.
-    ignore_interrupt(|| stage.server.wait())?;
+    ignore_interrupt(|| server.wait())?;
     Ok(code)
+}
+
+/// The audit of everybody's books; the first that is not clean, else the first.
+fn audit_all(stage: &Stage, notes: &std::path::Path) -> anyhow::Result<audit::AuditReport> {
+    let mut audits = Vec::new();
+    for bookkeeper in &stage.bookkeepers {
+        audits.push(audit::audit(&bookkeeper.data, Some(&stage.sale), Some(notes), &mut |_| {})?);
+    }
+    let place = audits.iter().position(|audit| !audit.ok).unwrap_or(0);
+    Ok(audits.swap_remove(place))
 }
 
 /// Waits for every hold to end, closes the sale (which reveals the slot secret), and waits for the books.
 fn end_sale(stage: &Stage) -> anyhow::Result<Value> {
-    wait_for(stage, "an open hold", |sale| {
+    let operator = &stage.operator;
+    wait_for(stage, operator, "an open hold", |sale| {
         sale["counts"].as_array().into_iter().flatten().all(|item| item["held"] == 0)
     })?;
     stage.operator.ask(Method::POST, &format!("/admin/v1/sales/{}/close", stage.sale), None)?;
-    wait_for(stage, "the books", |sale| sale["phase"] == "closed" && sale["books_lag"] == 0)
+    let mut closed = Value::Null;
+    for bookkeeper in &stage.bookkeepers {
+        let done = |sale: &Value| sale["phase"] == "closed" && sale["books_lag"] == 0;
+        closed = wait_for(stage, &bookkeeper.operator, "the books", done)?;
+    }
+    Ok(closed)
 }
 
-fn wait_for(stage: &Stage, what: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+fn wait_for(stage: &Stage, operator: &Operator, what: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
     let until = Instant::now() + END_TIME_MAX;
     loop {
-        let sales = stage.operator.ask(Method::GET, "/admin/v1/sales", None)?;
+        let sales = operator.ask(Method::GET, "/admin/v1/sales", None)?;
         let sale = sales.as_array().into_iter().flatten().find(|sale| sale["sale"] == stage.sale.as_str());
         match sale {
             Some(sale) if done(sale) => return Ok(sale.clone()),
@@ -76,7 +98,7 @@ fn wait_for(stage: &Stage, what: &str, done: impl Fn(&Value) -> bool) -> anyhow:
 }
 
 fn outcome(stage: &Stage, crowd: &CrowdReport, closed: &Value, audit: &audit::AuditReport) -> anyhow::Result<Value> {
-    let counts = Books::open_reader(&stage.data.join("books.sqlite"))?.counts(&stage.sale)?;
+    let counts = Books::open_reader(&stage.bookkeepers[0].data.join("books.sqlite"))?.counts(&stage.sale)?;
     let promises: serde_json::Map<String, Value> = audit
         .promises
         .iter()

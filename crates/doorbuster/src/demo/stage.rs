@@ -1,7 +1,7 @@
 //! What the demo puts up: the data folder, the server process, the sample sale, the crowd process.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use http::Method;
 use serde::Deserialize;
 
 use super::DemoArgs;
+use super::cluster;
+use crate::config::IdentitySettings;
 use crate::data_client::{Endpoints, Operator};
 
 pub(super) const ITEM: &str = "boot";
@@ -52,15 +54,29 @@ impl Process {
     }
 }
 
-pub(super) struct Stage {
+/// Who keeps books, and where.
+pub(super) struct Bookkeeper {
     pub(super) data: PathBuf,
-    pub(super) server: Process,
     pub(super) operator: Operator,
+}
+
+pub(super) struct Stage {
+    /// Where the notes go.
+    pub(super) data: PathBuf,
+    /// The server, if it is ours: a cluster was there before.
+    pub(super) server: Option<Process>,
+    pub(super) operator: Operator,
+    pub(super) bookkeepers: Vec<Bookkeeper>,
     pub(super) sale: String,
-    secret: String,
+    pub(super) public: Vec<SocketAddr>,
+    pub(super) admin: Vec<SocketAddr>,
+    pub(super) identity: IdentitySettings,
 }
 
 pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
+    if let Some(nodes) = &args.cluster {
+        return cluster::find(nodes);
+    }
     let data = match &args.data {
         Some(data) => data.clone(),
         None => std::env::temp_dir().join(format!("doorbuster-demo-{}", std::process::id())),
@@ -72,7 +88,23 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
     let secret = data_encoding::HEXLOWER.encode(&secret);
     let mut server = start_server(&data, &secret)?;
     let operator = wait_until_ready(&data, &mut server)?;
-    Ok(Stage { data, server, operator, sale: String::new(), secret })
+    let public = operator.endpoints.public.context("the server listens to no customers")?;
+    Ok(Stage {
+        public: vec![public],
+        admin: vec![operator.endpoints.admin],
+        bookkeepers: vec![Bookkeeper { data: data.clone(), operator: operator.clone() }],
+        data,
+        server: Some(server),
+        operator,
+        sale: String::new(),
+        identity: IdentitySettings {
+            issuer: ISSUER.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            hs256_secrets: vec![secret],
+            leeway_seconds: 0,
+            dangerous_guest_tokens: true,
+        },
+    })
 }
 
 fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
@@ -107,7 +139,7 @@ fn wait_until_ready(data: &Path, server: &mut Process) -> anyhow::Result<Operato
             bail!("the server ended at once ({status}); what it said stands above");
         }
         if let Some(endpoints) = Endpoints::read(data) {
-            let ready = request_blocking(endpoints.public, Method::GET, "/readyz", &[], None, Duration::from_secs(1));
+            let ready = request_blocking(endpoints.admin, Method::GET, "/readyz", &[], None, Duration::from_secs(1));
             if ready.is_ok_and(|reply| (200..300).contains(&reply.status)) {
                 return Operator::of(data);
             }
@@ -120,11 +152,16 @@ fn wait_until_ready(data: &Path, server: &mut Process) -> anyhow::Result<Operato
 }
 
 impl Stage {
+    /// Where customers reach the sale.
+    pub(super) fn public(&self) -> SocketAddr {
+        self.public[0]
+    }
+
     /// The crowd's options; the sale opens once everyone has had the time to take a pass.
     pub(super) fn crowd_options(&self, args: &DemoArgs) -> CrowdOptions {
         CrowdOptions {
-            public: self.operator.endpoints.public,
-            admin: self.operator.endpoints.admin,
+            public: self.public.clone(),
+            admin: self.admin.clone(),
             admin_token: self.operator.token.clone(),
             items: vec![ITEM.to_owned()],
             shoppers: args.shoppers,
@@ -132,9 +169,9 @@ impl Stage {
             linger_seconds: LINGER_SECONDS,
             seed: args.seed,
             notes: self.data.join("notes.jsonl"),
-            token_secret: self.secret.clone().into_bytes(),
-            issuer: ISSUER.to_owned(),
-            audience: AUDIENCE.to_owned(),
+            token_secret: self.identity.hs256_secrets.first().cloned().unwrap_or_default().into_bytes(),
+            issuer: self.identity.issuer.clone(),
+            audience: self.identity.audience.clone(),
             ..CrowdOptions::default()
         }
     }

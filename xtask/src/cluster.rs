@@ -1,0 +1,38 @@
+//! `cargo xtask cluster up|down`: the servers of `services` and the engine's processes on them, all on this machine.
+
+use std::path::Path;
+
+use services::nodes::{NODES, Node, configure};
+use services::process::Life;
+
+use crate::process::{cargo, run};
+
+/// Starts the servers where they are not running, and the engine's processes.
+pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join("target/services");
+    let servers = folder.join("cluster.toml");
+    if !servers.exists() {
+        crate::services::up(root, None)?;
+    }
+    run(&mut cargo(root, &["build", "--release", "--quiet"]))?;
+    let program = target(root).join("release/doorbuster");
+    let folder = folder.canonicalize()?.join("nodes");
+    // Those of an earlier call go: they may be of another build.
+    services::process::stop_all(&folder)?;
+    let configuration = configure(&folder, &servers)?;
+    for (name, role) in NODES {
+        let node = Node::start(Life::ItsOwn, &folder, (name, role), (&program, &configuration), &[])?;
+        let public = node.public.map_or_else(String::new, |address| format!(", customers at http://{address}"));
+        eprintln!("cluster: {name} serves, operator at http://{}{public}", node.admin);
+    }
+    eprintln!(
+        "cluster: all of it serves; configuration in {}\ncluster: try `cargo run --release -- demo --cluster`, end it with `cargo xtask \
+         cluster down`",
+        configuration.display()
+    );
+    Ok(())
+}
+
+fn target(root: &Path) -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
+}
