@@ -13,7 +13,7 @@ pub(crate) fn build_folder() -> PathBuf {
 }
 
 /// The real binary, next to the tests. CI builds it before; alone, a run of these tests builds it once.
-fn path() -> &'static Path {
+pub(crate) fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = build_folder().join("doorbuster");

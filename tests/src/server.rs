@@ -39,6 +39,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Reach {
+    /// A server that was started elsewhere; the notes of its clients go to `notes`.
+    pub fn of(public: SocketAddr, admin: SocketAddr, admin_token: &str, notes: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            addresses: Mutex::new((public, admin)),
+            admin_token: Mutex::new(admin_token.to_owned()),
+            notes: Mutex::new(NotesWriter::create(notes, true).expect("notes can be written")),
+            keys: Mutex::default(),
+            receipts: Mutex::default(),
+        })
+    }
+
+    /// A customer with a pass.
+    pub fn customer(self: &Arc<Self>, name: &str, sale: &str) -> Customer {
+        let mut customer = Customer::new(Arc::clone(self), name, sale);
+        customer.take_pass().is(201, "");
+        customer
+    }
+
+    /// Hands all notes to the system.
+    pub fn flush_notes(&self) {
+        self.note(NotesWriter::flush);
+    }
+
     /// The public listener.
     pub fn public(&self) -> SocketAddr {
         lock(&self.addresses).0
@@ -176,17 +199,10 @@ impl Server {
 
     /// Starts a server on a data folder elsewhere; `folder` is for its log and the notes.
     pub fn start_in(folder: Folder, data: PathBuf, settings: &[&str]) -> Self {
-        let notes = NotesWriter::create(&folder.join("notes.jsonl"), true).expect("notes can be written");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let reach = Reach {
-            addresses: Mutex::new((nowhere, nowhere)),
-            admin_token: Mutex::default(),
-            notes: Mutex::new(notes),
-            keys: Mutex::default(),
-            receipts: Mutex::default(),
-        };
+        let reach = Reach::of(nowhere, nowhere, "", &folder.join("notes.jsonl"));
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { child: None, reach: Arc::new(reach), data, folder, settings };
+        let mut server = Self { child: None, reach, data, folder, settings };
         server.start_again();
         server
     }

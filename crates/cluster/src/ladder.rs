@@ -28,6 +28,17 @@ pub enum Rung {
     Paused,
 }
 
+impl Rung {
+    /// The rung's name in the HTTP contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Takeover => "takeover",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

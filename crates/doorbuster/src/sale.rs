@@ -36,6 +36,10 @@ pub(crate) enum SaleCommand {
     Close(Turn),
     /// Settle a closed sale without open holds.
     Settle(Turn),
+    /// In a cluster: have one process decide in Redis's place, for as long as you say.
+    Takeover(Turn),
+    /// In a cluster: let Redis decide when it is well, and one process while it is not.
+    Automatic(Turn),
 }
 
 #[derive(Args)]
@@ -66,6 +70,8 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         SaleCommand::Resume(turn) => turned(turn, "resume"),
         SaleCommand::Close(turn) => turned(turn, "close"),
         SaleCommand::Settle(turn) => turned(turn, "settle"),
+        SaleCommand::Takeover(turn) => turned(turn, "takeover"),
+        SaleCommand::Automatic(turn) => turned(turn, "automatic"),
     };
     let settings = Settings::load(&to.config)?;
     let answer = Operator::of(&settings.data.folder)?.ask(method, &path, body.as_ref())?;
@@ -101,14 +107,15 @@ fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
 fn describe(sale: &Value) -> String {
     let text = |key: &str| sale[key].as_str().unwrap_or("-").to_owned();
     let paused = sale["pause_reason"].as_str().map(|reason| format!(", paused ({reason})")).unwrap_or_default();
+    let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung}")).unwrap_or_default();
+    let books = sale["books_lag"].as_u64().map(|lag| format!("  books {lag} behind")).unwrap_or_default();
     let mut lines = format!(
-        "{}  {}{paused}  opens {}  closes {}  record {}  books {} behind",
+        "{}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
         text("sale"),
         text("phase"),
         text("opens_at"),
         text("closes_at"),
         sale["position"],
-        sale["books_lag"],
     );
     for item in sale["counts"].as_array().into_iter().flatten() {
         lines.push_str(&format!(

@@ -17,10 +17,12 @@ impl Engine {
         self.cluster.as_ref().map_or(all, |cluster| cluster.options().roles)
     }
 
-    /// Takes part in the sales that other processes have created since; for a cluster, now and then. Blocks while a chain is read.
+    /// Takes part in the sales that other processes have created since, and reads the admin tokens anew; for a cluster, now and then. Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.vault.with(|vault| vault.admin_tokens())?;
+        *self.admin_tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         for secrets in self.vault.with(|vault| vault.sales())? {
             if self.sale(&secrets.name).is_none() {
                 self.join(cluster, &secrets)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
-use chain::batch::Batch;
+use chain::batch::{Batch, GENESIS_HEAD};
 use chain::{AppendError, DiskFiles, Files, HeadSigner, LogReader};
 use cluster::{Cluster, ClusterOptions, FollowError, Ladder};
 use domain::record::{Created, PauseReason};
@@ -19,7 +19,8 @@ use ledger::StoreError;
 use ledger::books::{Books, BooksError};
 use ledger::service::{BooksService, OnDrift, Pace};
 use ledger::vault::{
-    DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
+    AdminTokens, DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService,
+    VaultStore,
 };
 use stream::ConnectError;
 
@@ -112,6 +113,12 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether servers did not answer: the outcome is unknown, and trying again is safe.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Cluster(_) | Self::Follow { .. } | Self::Begin { .. })
+            || matches!(self, Self::Vault(VaultError::Store(error)) if error.may_pass())
+    }
+
     /// Whether what failed had no room on the disk; with room it works.
     pub fn is_disk_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
@@ -177,6 +184,8 @@ pub struct Engine {
     files: Arc<dyn Files>,
     pub(crate) data: DataFolder,
     pub(crate) cluster: Option<Cluster>,
+    /// In a cluster: the admin tokens as last read, so that no request waits for the vault.
+    pub(crate) admin_tokens: RwLock<AdminTokens>,
 }
 
 impl Engine {
@@ -207,6 +216,7 @@ impl Engine {
             files,
             data,
             cluster,
+            admin_tokens: RwLock::default(),
         };
         if engine.cluster.is_some() {
             engine.look_for_sales()?;
@@ -253,8 +263,9 @@ impl Engine {
     }
 
     fn head_before(&self, name: &str, next: u64) -> Option<domain::ids::Hash> {
+        let Some(last) = next.checked_sub(1) else { return Some(GENESIS_HEAD) };
         let mut reader = LogReader::open(Arc::clone(&self.files), &self.data.sale(name)).ok()?;
-        let bytes = reader.batch_containing(next.checked_sub(1)?).ok()??;
+        let bytes = reader.batch_containing(last).ok()??;
         let batch = Batch::parse(&bytes).ok()?;
         (batch.header.next() == next).then_some(batch.head.head)
     }
@@ -349,6 +360,15 @@ impl Engine {
         let mut sales: Vec<_> = registry.by_name.values().cloned().collect();
         sales.sort_by_key(|sale| sale.ordinal);
         sales
+    }
+
+    /// Whether an admin token is known and has not expired.
+    pub fn admits(&self, admin_token: &str) -> Result<bool, VaultError> {
+        if self.cluster.is_some() {
+            let tokens = self.admin_tokens.read().unwrap_or_else(PoisonError::into_inner);
+            return Ok(tokens.admit(admin_token, self.now()));
+        }
+        self.vault.with(|vault| vault.admin_token_is_valid(admin_token, self.now()))
     }
 
     /// A connection to the books for queries; it never waits for the writer.

@@ -7,6 +7,7 @@ mod data;
 mod engine;
 mod sale;
 
+pub use ::cluster::{Order, Roles};
 pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
 pub use sale::{ChainReadError, ChainedRecord, Sale};

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::record::PauseReason;
 use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault, limits};
-use engine::{CreateError, Sale};
+use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,8 +26,7 @@ const ROWS_PER_PAGE: u32 = 200;
 /// Believes an admin token.
 pub(crate) fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     let token = identify::bearer(headers)?;
-    let now = app.engine.now();
-    let valid = app.engine.vault.with(|vault| vault.admin_token_is_valid(token, now));
+    let valid = app.engine.admits(token);
     if valid.map_err(|error| Problem::internal(&error))? { Ok(()) } else { Err(Refusal::TokenInvalid.into()) }
 }
 
@@ -50,6 +49,10 @@ pub(crate) async fn create_sale(
         CreateError::TooMany => Problem::new(Refusal::SaleInvalid, error.to_string()),
         CreateError::Exists => Refusal::SaleExists.into(),
         CreateError::Start(error) if error.is_disk_full() => Refusal::StorageFull.into(),
+        CreateError::Start(error) if error.may_pass() => {
+            tracing::error!(%error, "it is not known whether a sale was created");
+            Refusal::OutcomeUnknown.into()
+        }
         CreateError::Start(error) => Problem::internal(&error),
     })?;
     Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
@@ -69,10 +72,11 @@ pub(crate) async fn sales(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     Ok(Json(answers).into_response())
 }
 
-/// Pause, resume, close or settle a sale. Doing it twice is doing it once.
+/// Pause, resume, close or settle a sale; in a cluster, have one process decide it in Redis's place, or let that follow from what works.
+/// Doing it twice is doing it once.
 #[utoipa::path(
     post, path = "/admin/v1/sales/{sale}/{action}", tag = "operator",
-    params(("sale" = String, Path), ("action" = String, Path, description = "`pause`, `resume`, `close` or `settle`")),
+    params(("sale" = String, Path), ("action" = String, Path, description = "`pause`, `resume`, `close`, `settle`, `takeover` or `automatic`")),
     responses((status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn turn_sale(
@@ -86,10 +90,25 @@ pub(crate) async fn turn_sale(
         "resume" => Command::Resume,
         "close" => Command::Close,
         "settle" => Command::Settle,
+        "takeover" => return order_rung(&app, &name, Order::Takeover).await,
+        "automatic" => return order_rung(&app, &name, Order::Automatic).await,
         _ => return Err(Refusal::NotFound.into()),
     };
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     Ok(Json(state(&app, &sale, Request::Decide(command, None)).await?))
+}
+
+async fn order_rung(app: &Arc<App>, name: &str, order: Order) -> Result<Json<AdminSaleAnswer>, Problem> {
+    let sale = app.engine.sale(name).ok_or(Refusal::NotFound)?;
+    let (ordering, to) = (Arc::clone(app), Arc::clone(&sale));
+    let told = tokio::task::spawn_blocking(move || ordering.engine.order_rung(&to, order)).await;
+    match told.map_err(|error| Problem::internal(&error))? {
+        Some(Ok(())) => Ok(Json(state(app, &sale, Request::Read(Ask::Sale)).await?)),
+        Some(Err(error)) => Err(Problem::internal(&error)),
+        None => {
+            Err(Problem::new(Refusal::NotFound, "this process is alone: there is no Redis whose place could be taken"))
+        }
+    }
 }
 
 /// Add units or withdraw free ones.
@@ -131,7 +150,7 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
         None => return Err(Refusal::Overloaded.into()),
     };
     let items = &sale.definition().items;
-    let books_next = app.engine.books.drained(sale.name());
+    let books_next = app.engine.roles().worker.then(|| app.engine.books.drained(sale.name()));
     Ok(AdminSaleAnswer {
         sale: describe(app, sale),
         pause_reason: state.paused.map(PauseReason::name),
@@ -148,8 +167,9 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
                 withdrawn: counts.withdrawn,
             })
             .collect(),
+        rung: sale.ladder.as_ref().map(|ladder| ladder.rung().name()),
         books_next,
-        books_lag: state.next.saturating_sub(books_next),
+        books_lag: books_next.map(|books_next| state.next.saturating_sub(books_next)),
     })
 }
 
@@ -171,6 +191,7 @@ pub(crate) async fn orders(
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
     admit(&app, &headers)?;
+    needs_books(&app)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
     let (reading, name) = (Arc::clone(&app), name.clone());
@@ -197,6 +218,12 @@ pub(crate) async fn orders(
         })
     });
     Ok(Json(OrdersAnswer { orders: orders.collect(), next_cursor }))
+}
+
+/// What only a process with books can tell.
+fn needs_books(app: &App) -> Result<(), Problem> {
+    let detail = "this process keeps no books: ask one whose role is worker";
+    if app.engine.roles().worker { Ok(()) } else { Err(Problem::new(Refusal::NotFound, detail)) }
 }
 
 /// The shop was paid: the order is confirmed. Late money takes free units again, or is answered `refund_due`.
@@ -251,6 +278,7 @@ pub(crate) async fn parked(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     admit(&app, &headers)?;
+    needs_books(&app)?;
     let reading = Arc::clone(&app);
     let rows = tokio::task::spawn_blocking(move || {
         reading.engine.books_reader().and_then(|books| books.parked(query.cursor.unwrap_or(0), ROWS_PER_PAGE))

@@ -60,6 +60,11 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
     let customer_key = app.engine.vault.ensure_customer(new).await.map_err(|error| match error {
         CustomerError::Overloaded => Refusal::Overloaded.into(),
         CustomerError::Vault(VaultError::Store(StoreError::Full)) => Refusal::StorageFull.into(),
+        // Purchases with passes that are out go on meanwhile.
+        CustomerError::Vault(VaultError::Store(StoreError::Unreachable(reason))) => {
+            tracing::error!(reason, "the vault is away: no pass is given out");
+            Refusal::Overloaded.into()
+        }
         CustomerError::Closed | CustomerError::Vault(_) => Problem::internal(&error),
     })?;
     let mut number = [0; 8];
@@ -102,7 +107,14 @@ pub(crate) async fn mine(
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let pass = match issue_pass(&app, &sale, &identity, &headers).await {
         Ok(pass) => Some(pass),
-        Err(problem) if matches!(problem.refusal, Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull) => None,
+        Err(problem)
+            if matches!(
+                problem.refusal,
+                Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded
+            ) =>
+        {
+            None
+        }
         Err(problem) => return Err(problem),
     };
     let purchases = grants.iter().map(|grant| wire::purchase(&app.engine, &sale, grant, None)).collect();

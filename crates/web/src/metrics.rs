@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     position: Family<SaleLabel, Gauge>,
     books_lag: Family<SaleLabel, Gauge>,
     paused: Family<SaleLabel, Gauge>,
+    rung: Family<SaleLabel, Gauge>,
     broken: Family<PromiseLabel, Gauge>,
 }
 
@@ -73,6 +74,7 @@ impl Metrics {
             position: Family::default(),
             books_lag: Family::default(),
             paused: Family::default(),
+            rung: Family::default(),
             broken: Family::default(),
             registry: Registry::default(),
         };
@@ -84,6 +86,8 @@ impl Metrics {
         registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
         registry.register("books_lag", "Records that the books have not applied", metrics.books_lag.clone());
         registry.register("sale_paused", "1 while purchases are paused", metrics.paused.clone());
+        let rung = "Rung of the ladder on which a cluster serves a sale: 0 full, 1 takeover, 2 paused";
+        registry.register("sale_rung", rung, metrics.rung.clone());
         let broken = "1 when a projection contradicts a promise; the auditor tells more";
         registry.register("promise_broken", broken, metrics.broken.clone());
         Self { registry, ..metrics }
@@ -105,10 +109,15 @@ impl Metrics {
         for sale in engine.sales() {
             let label = SaleLabel { sale: sale.name().to_owned() };
             let next = sale.view().watermark().next();
-            let lag = next.saturating_sub(engine.books.drained(sale.name()));
             self.position.get_or_create(&label).set(next.saturating_sub(1).cast_signed());
-            self.books_lag.get_or_create(&label).set(lag.cast_signed());
+            if engine.roles().worker {
+                let lag = next.saturating_sub(engine.books.drained(sale.name()));
+                self.books_lag.get_or_create(&label).set(lag.cast_signed());
+            }
             self.paused.get_or_create(&label).set(i64::from(sale.view().is_paused()));
+            if let Some(ladder) = &sale.ladder {
+                self.rung.get_or_create(&label).set(ladder.rung() as i64);
+            }
             for (index, item) in sale.definition().items.iter().enumerate() {
                 let label = ItemLabel { sale: sale.name().to_owned(), item: item.item.clone() };
                 self.free.get_or_create(&label).set(sale.view().free(index as u16).cast_signed());

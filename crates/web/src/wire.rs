@@ -385,10 +385,12 @@ pub struct AdminSaleAnswer {
     pub storage_full: bool,
     /// Counts per item.
     pub counts: Vec<CountsAnswer>,
-    /// Orders in the books.
-    pub books_next: u64,
-    /// Records that the books have not applied.
-    pub books_lag: u64,
+    /// On which rung of the ladder a cluster serves it: `full`, `takeover` or `paused`. Null for a process that is alone.
+    pub rung: Option<&'static str>,
+    /// The first record that the books have not applied; null where this process keeps no books.
+    pub books_next: Option<u64>,
+    /// Records that the books have not applied; null where this process keeps no books.
+    pub books_lag: Option<u64>,
 }
 
 /// Counts of one item.

@@ -1,0 +1,232 @@
+//! A whole cluster for tests: the real servers, two gates, two relays and two workers, broken on purpose and healed again.
+//!
+//! One for all tests of a program, since it takes seconds to start; each test has its own sale in it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use domain::SaleDefinition;
+use rustix::process::Signal;
+use serde_json::Value;
+use services::nodes::{Node, configure};
+use services::process::Life;
+
+use crate::binary;
+use crate::folder::Folder;
+use crate::promises::audit_is_clean;
+use crate::server::Reach;
+use crate::waiting::{eventually, until};
+use crate::wire::Request;
+use crate::{AUDIENCE, ISSUER, SECRET};
+
+/// Name and role of every process of the engine.
+pub const NODES: [(&str, &str); 6] = [
+    ("gate-1", "gate"),
+    ("gate-2", "gate"),
+    ("relay-1", "relay"),
+    ("relay-2", "relay"),
+    ("worker-1", "worker"),
+    ("worker-2", "worker"),
+];
+const SETTINGS: [&str; 2] = ["cluster.takeover_after_seconds=4", "cluster.return_after_seconds=3"];
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Servers die with the thread that started them, so one thread that outlives every test starts them all.
+fn on_keeper<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
+    let keeper = KEEPER.get_or_init(|| {
+        let (sender, receiver) = channel::<Work>();
+        std::thread::spawn(move || receiver.into_iter().for_each(|work| work()));
+        sender
+    });
+    let (done, outcome) = channel();
+    let work = Box::new(move || drop(done.send(work())));
+    keeper.send(work).expect("the keeper lives as long as the program");
+    outcome.recv().expect("the keeper's work does not panic")
+}
+
+/// The cluster.
+pub struct Cluster {
+    /// The servers.
+    pub servers: services::Cluster,
+    folder: Folder,
+    configuration: PathBuf,
+    nodes: BTreeMap<&'static str, Node>,
+    /// One for each reach that was asked for.
+    notes: usize,
+}
+
+impl Cluster {
+    /// The cluster of this program, whole, and this test's alone until it is dropped.
+    pub fn lock() -> MutexGuard<'static, Self> {
+        static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+        let cluster = CLUSTER.get_or_init(|| Mutex::new(Self::start()));
+        let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        cluster.heal();
+        cluster
+    }
+
+    fn start() -> Self {
+        let folder = Folder::new();
+        let nats = services::nats::program();
+        assert!(nats.exists(), "{} is missing: `cargo xtask ci` installs it", nats.display());
+        let servers = folder.join("servers");
+        let servers = on_keeper(move || services::up(Life::Ours, &servers, &nats, &|_| {})).expect("the servers start");
+        let configuration = configure(&folder.join("nodes"), &servers.file).expect("the folder is writable");
+        Self { servers, folder, configuration, nodes: BTreeMap::new(), notes: 0 }
+    }
+
+    /// Starts whatever does not run.
+    pub fn heal(&mut self) {
+        for (name, _) in NODES {
+            if !self.nodes.contains_key(name) {
+                self.start_node(name);
+            }
+        }
+    }
+
+    /// Starts a node that does not run.
+    pub fn start_node(&mut self, name: &'static str) {
+        let role = NODES.iter().find(|(of, _)| *of == name).expect("a node's name").1;
+        let (nodes, configuration) = (self.folder.join("nodes"), self.configuration.clone());
+        let node = on_keeper(move || {
+            let engine = (binary::path(), configuration.as_path());
+            let shop = [
+                format!("identity.issuer={ISSUER}"),
+                format!("identity.audience={AUDIENCE}"),
+                format!("identity.hs256_secrets={SECRET}"),
+            ];
+            let settings: Vec<_> = SETTINGS.into_iter().chain(shop.iter().map(String::as_str)).collect();
+            Node::start(Life::Ours, &nodes, (name, role), engine, &settings)
+        });
+        self.nodes.insert(name, node.unwrap_or_else(|error| panic!("{name} does not start: {error:#}")));
+    }
+
+    /// A node that runs.
+    pub fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    /// kill -9.
+    pub fn kill_node(&mut self, name: &str) {
+        let mut node = self.nodes.remove(name).expect("the node runs");
+        node.process.signal(Signal::KILL).expect("a process can be killed");
+        // It is gone already, so this only collects it.
+        node.process.end().expect("a killed process ends");
+    }
+
+    /// An orderly end.
+    pub fn stop_node(&mut self, name: &str) {
+        self.nodes.remove(name).expect("the node runs").process.end().expect("a node ends");
+    }
+
+    /// What a node has said.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join("nodes").join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// The operator's token.
+    pub fn token(&self) -> String {
+        let nodes = self.folder.join("nodes");
+        let tokens =
+            NODES.iter().filter_map(|(name, _)| std::fs::read_to_string(nodes.join(name).join("admin-token")).ok());
+        tokens.last().expect("one of the nodes wrote the token").trim().to_owned()
+    }
+
+    /// A gate as its clients meet it, with notes of its own.
+    pub fn gate(&mut self, name: &str) -> (Arc<Reach>, PathBuf) {
+        self.notes += 1;
+        let notes = self.folder.join(&format!("notes-{}.jsonl", self.notes));
+        let node = &self.nodes[name];
+        let public = node.public.expect("a gate serves customers");
+        (Reach::of(public, node.admin, &self.token(), &notes), notes)
+    }
+
+    /// The addresses of both gates.
+    pub fn gates(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        let gates = || ["gate-1", "gate-2"].iter().filter_map(|name| self.nodes.get(name));
+        (gates().filter_map(|node| node.public).collect(), gates().map(|node| node.admin).collect())
+    }
+
+    /// Where notes and other files of a test may go.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A sale as a node's operator sees it, if the node knows it.
+    pub fn sale_at(&self, node: &str, sale: &str) -> Option<Value> {
+        let request = Request::get("/admin/v1/sales").bearer(&self.token());
+        let sales = request.try_send(self.nodes.get(node)?.admin).ok()?.json();
+        sales.as_array()?.iter().find(|known| known["sale"] == sale).cloned()
+    }
+
+    /// Creates a sale, and waits until both gates know it and somebody decides it.
+    pub fn create(&mut self, definition: &SaleDefinition) {
+        let (reach, _) = self.gate("gate-1");
+        reach.create(definition);
+        self.until_decided(&definition.sale);
+    }
+
+    /// Waits until every node of this cluster knows the sale and somebody decides it.
+    pub fn until_decided(&self, sale: &str) {
+        for name in self.nodes.keys() {
+            until("a sale that is decided", || {
+                self.sale_at(name, sale).is_some_and(|sale| sale["rung"] == "full" || sale["rung"] == "takeover")
+            });
+        }
+    }
+
+    /// Closes the sale once no hold is open, waits for every worker's books, and checks every promise in each.
+    pub fn judge(&mut self, sale: &str, notes: &[&Path]) {
+        self.heal();
+        until("the holds' end", || {
+            let held = |item: &Value| item["held"] == 0;
+            self.sale_at("gate-1", sale)
+                .is_some_and(|sale| sale["counts"].as_array().is_some_and(|items| items.iter().all(held)))
+        });
+        let (reach, _) = self.gate("gate-1");
+        eventually("the sale's end", || {
+            let closed = reach.try_operate(Request::post(&format!("/admin/v1/sales/{sale}/close"))).ok()?;
+            (closed.status == 200).then_some(())
+        });
+        for worker in ["worker-1", "worker-2"] {
+            until("the books", || {
+                self.sale_at(worker, sale).is_some_and(|sale| sale["phase"] == "closed" && sale["books_lag"] == 0)
+            });
+            for notes in notes {
+                let data = &self.nodes[worker].data;
+                let report = audit::audit(data, Some(sale), Some(notes), &mut |_| {}).expect("the audit runs");
+                let lines = report.promises.values().chain(report.proof.values());
+                assert!(lines.clone().all(|line| line.violations == 0), "{worker}: {report}");
+            }
+        }
+    }
+
+    /// The audit of everything that a worker has ever had.
+    pub fn judge_all(&self, worker: &str) {
+        audit_is_clean(&self.nodes[worker].data, None);
+    }
+}
+
+/// The Redis server that has a sale.
+pub fn master_of(cluster: &Cluster, sale: &str) -> usize {
+    let redis = &cluster.servers.redis;
+    let key = format!("doorbuster:{{main/{sale}}}:state");
+    eventually("the sale's master", || {
+        redis.addresses.iter().position(|address| {
+            let Ok(mut connection) = redis.connect(*address) else { return false };
+            // A replica, or another master, would send us elsewhere.
+            let asked = redis::cmd("EXISTS").arg(&key).query::<u64>(&mut connection);
+            asked.is_ok() && is_master(&mut connection)
+        })
+    })
+}
+
+fn is_master(connection: &mut redis::Connection) -> bool {
+    let info: String = redis::cmd("INFO").arg("replication").query(connection).unwrap_or_default();
+    info.contains("role:master")
+}

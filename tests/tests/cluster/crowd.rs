@@ -1,0 +1,111 @@
+//! A crowd that comes while something breaks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crowd::{CrowdOptions, CrowdReport};
+use system_tests::cluster::{Cluster, master_of};
+use system_tests::{AUDIENCE, ISSUER, SECRET, eventually, open_sale, until};
+
+const SHOPPERS: u32 = 1_500;
+const STOCK: u32 = 600;
+const SECONDS: u64 = 8;
+/// So many have won when the fault comes.
+const WINS_BEFORE: u64 = 60;
+
+/// A sale with people in it.
+pub(crate) struct Rush {
+    pub(crate) sale: String,
+    pub(crate) notes: PathBuf,
+    wins: Arc<AtomicU64>,
+    crowd: JoinHandle<CrowdReport>,
+}
+
+impl Rush {
+    /// Opens a sale and lets the crowd come; returns when many have won and more are asking.
+    pub(crate) fn begin(cluster: &mut Cluster, sale: &str) -> Self {
+        let mut definition = open_sale(sale, STOCK);
+        definition.opens_at = definition.opens_at.plus(3_000);
+        definition.hold_seconds = 5;
+        definition.limit_per_customer = 1;
+        definition.items[0].limit_per_customer = 1;
+        cluster.create(&definition);
+        let (public, admin) = cluster.gates();
+        let notes = cluster.path(&format!("notes-of-{sale}.jsonl"));
+        let options = CrowdOptions {
+            public,
+            admin,
+            admin_token: cluster.token(),
+            sale: sale.to_owned(),
+            items: vec!["boot".to_owned()],
+            shoppers: SHOPPERS,
+            seconds: SECONDS,
+            linger_seconds: 8,
+            notes: notes.clone(),
+            token_secret: SECRET.into(),
+            issuer: ISSUER.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            connections: 128,
+            give_up_seconds: 60,
+            flush_each: true,
+            ..CrowdOptions::default()
+        };
+        let wins = Arc::new(AtomicU64::new(0));
+        let seen_wins = Arc::clone(&wins);
+        let crowd = std::thread::spawn(move || {
+            let watch = |seen: &crowd::Progress| seen_wins.store(seen.wins, Ordering::Relaxed);
+            crowd::run(options, watch).expect("the crowd comes")
+        });
+        let rush = Self { sale: sale.to_owned(), notes, wins, crowd };
+        until("winners", || rush.wins.load(Ordering::Relaxed) >= WINS_BEFORE);
+        rush
+    }
+
+    /// Waits for a moment in which Redis has decided what the chain does not have. A fault at another moment would show nothing.
+    pub(crate) fn until_uncommitted(&self, cluster: &Cluster) -> usize {
+        let master = master_of(cluster, &self.sale);
+        let redis = &cluster.servers.redis;
+        let mut connection = redis.connect(redis.addresses[master]).expect("the master answers");
+        let key = format!("doorbuster:{{main/{}}}:outbox", self.sale);
+        eventually("decisions that are not in the chain", || {
+            let length: u64 = redis::cmd("LLEN").arg(&key).query(&mut connection).ok()?;
+            (length > 0).then_some(())
+        });
+        master
+    }
+
+    /// How long until somebody wins again.
+    pub(crate) fn seconds_without_sales(&self) -> f64 {
+        let (start, before) = (Instant::now(), self.wins.load(Ordering::Relaxed));
+        while self.wins.load(Ordering::Relaxed) <= before
+            && !self.crowd.is_finished()
+            && start.elapsed() < Duration::from_secs(60)
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        start.elapsed().as_secs_f64()
+    }
+
+    /// Lets the crowd go, ends the sale and checks every promise.
+    pub(crate) fn end(self, cluster: &mut Cluster) -> CrowdReport {
+        let report = self.crowd.join().expect("the crowd does not panic");
+        eprintln!(
+            "{}: {} asked {} times, {} won, {} unanswered, {} repeated, refused {:?}, errors {:?}",
+            self.sale,
+            report.shoppers,
+            report.attempts,
+            report.wins,
+            report.unanswered,
+            report.retried,
+            report.refusals,
+            report.errors
+        );
+        assert_eq!(report.protocol_errors, 0, "{:?}", report.protocol_error_samples);
+        assert!(report.wins >= u64::from(STOCK) / 2, "the crowd bought: {report:?}");
+        cluster.judge(&self.sale, &[&self.notes]);
+        report
+    }
+}

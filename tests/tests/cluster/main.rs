@@ -1,0 +1,5 @@
+//! A cluster of real servers, and what breaks in it. Each test has a sale of its own; the cluster is shared, and healed in between.
+
+mod crowd;
+mod faults;
+mod named;
