@@ -80,13 +80,97 @@ impl Cluster {
         Self { servers, folder, configuration, nodes: BTreeMap::new(), notes: 0 }
     }
 
-    /// Starts whatever does not run.
+    /// Starts whatever does not run, servers too, and lets run what was frozen.
     pub fn heal(&mut self) {
+        self.heal_servers();
+        for node in self.nodes.values() {
+            node.process.signal(Signal::CONT).expect("a process can be let run");
+        }
         for (name, _) in NODES {
             if !self.nodes.contains_key(name) {
                 self.start_node(name);
             }
         }
+    }
+
+    fn heal_servers(&mut self) {
+        for number in 0..self.servers.redis.processes.len() {
+            let process = &mut self.servers.redis.processes[number];
+            if process.is_running() {
+                process.signal(Signal::CONT).expect("a process can be let run");
+            } else {
+                self.start_redis(number);
+            }
+        }
+        for number in 0..self.servers.nats.processes.len() {
+            let process = &mut self.servers.nats.processes[number];
+            if process.is_running() {
+                process.signal(Signal::CONT).expect("a process can be let run");
+            } else {
+                self.start_nats(number);
+            }
+        }
+        for number in 0..self.servers.nats.processes.len() {
+            self.servers.nats.until_ready(number).expect("NATS is well again");
+        }
+        for number in 0..self.servers.redis.processes.len() {
+            let address = self.servers.redis.addresses[number];
+            until("a Redis Cluster that is whole", || {
+                let Ok(mut connection) = self.servers.redis.connect(address) else { return false };
+                let info: String = redis::cmd("INFO").arg("replication").query(&mut connection).unwrap_or_default();
+                let state: String = redis::cmd("CLUSTER").arg("INFO").query(&mut connection).unwrap_or_default();
+                let followed = info.contains("role:master") && info.contains("connected_slaves:1");
+                state.contains("cluster_state:ok") && (followed || info.contains("master_link_status:up"))
+            });
+        }
+    }
+
+    /// Starts a Redis server again.
+    pub fn start_redis(&mut self, number: usize) {
+        let (folder, redis) = (self.folder.join("servers").join("redis"), &self.servers.redis);
+        let (address, admin) = (redis.addresses[number], redis.admin.clone());
+        let started = on_keeper(move || services::redis::run(Life::Ours, &folder, address, &admin));
+        self.servers.redis.processes[number] = started.expect("Redis starts again");
+    }
+
+    /// Starts a NATS server again.
+    pub fn start_nats(&mut self, number: usize) {
+        let folder = self.folder.join("servers").join("nats");
+        let program = services::nats::program();
+        let started = on_keeper(move || services::nats::run(Life::Ours, &folder, number, &program));
+        self.servers.nats.processes[number] = started.expect("NATS starts again");
+    }
+
+    /// The number of the NATS server that leads the chains' stream.
+    pub fn stream_leader(&self) -> usize {
+        eventually("a leader of the stream", || {
+            let told = self.servers.nats.monitors.iter().find_map(|monitor| {
+                let request = Request::get("/jsz?streams=true&accounts=true");
+                request.try_send(*monitor).ok().filter(|reply| reply.status == 200)
+            })?;
+            let text = told.json();
+            let streams =
+                text["account_details"].as_array()?.iter().flat_map(|account| account["stream_detail"].as_array());
+            let stream = streams.flatten().find(|stream| stream["name"] == "doorbuster_main")?;
+            stream["cluster"]["leader"].as_str()?.rsplit('-').next()?.parse().ok()
+        })
+    }
+
+    /// The relay that works for a sale: the one that holds its lock.
+    pub fn relay_of(&self, sale: &str) -> &'static str {
+        let redis = &self.servers.redis;
+        let key = format!("doorbuster:{{main/{sale}}}:lock:relay");
+        let holder: String = eventually("a relay with the lock", || {
+            let mut connection = redis.connect(redis.addresses[master_of(self, sale)]).ok()?;
+            redis::cmd("GET").arg(&key).query(&mut connection).ok()
+        });
+        let of = |name: &&str| self.log(name).contains(&holder);
+        ["relay-1", "relay-2"].into_iter().find(of).expect("a relay says under which name it holds locks")
+    }
+
+    /// Sends a signal to a node.
+    pub fn signal_node(&self, name: &str, signal: Signal) {
+        self.nodes[name].process.signal(signal).expect("a process can be told");
     }
 
     /// Starts a node that does not run.

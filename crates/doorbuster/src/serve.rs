@@ -70,7 +70,9 @@ fn announce(settings: &Settings, app: &App, endpoints: &Endpoints) {
     let public = endpoints.public.map_or_else(|| "none".to_owned(), |address| address.to_string());
     let (admin, sales) = (endpoints.admin, app.engine().sales().len());
     if settings.is_cluster() {
-        tracing::info!(public, %admin, data = folder, sales, roles = ?settings.cluster.roles, "serving as part of a cluster");
+        let (roles, process) = (&settings.cluster.roles, app.engine().process().unwrap_or_default());
+        let process = format_args!("{process:016x}");
+        tracing::info!(public, %admin, data = folder, sales, ?roles, %process, "serving as part of a cluster");
     } else {
         tracing::info!(public, %admin, data = folder, sales, "serving");
     }

@@ -17,6 +17,11 @@ impl Engine {
         self.cluster.as_ref().map_or(all, |cluster| cluster.options().roles)
     }
 
+    /// Under which number this process is known in locks; `None` for one that is alone.
+    pub fn process(&self) -> Option<u64> {
+        self.cluster.as_ref().map(|cluster| cluster.options().process)
+    }
+
     /// Takes part in the sales that other processes have created since, and reads the admin tokens anew; for a cluster, now and then. Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };

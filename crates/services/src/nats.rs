@@ -50,17 +50,33 @@ pub fn cluster(life: Life, folder: &Path, program: &Path) -> anyhow::Result<Serv
         let file = folder.join(format!("{name}.conf"));
         fs::create_dir_all(folder.join(&name))?;
         fs::write(&file, settings(&servers, &routes, number, &folder.join(&name)))?;
-        let mut server = command(life, program);
-        server.arg("-c").arg(&file);
-        servers.processes.push(Started::new(life, folder, &name, server)?);
+        servers.processes.push(run(life, folder, number, program)?);
     }
-    for (process, monitor) in servers.processes.iter_mut().zip(&servers.monitors) {
-        process.until("being ready", || {
-            get(*monitor, "/healthz?js-enabled-only=true").filter(|told| told.contains("\"ok\""))
-        })?;
-        process.until("a leader", || get(*monitor, "/jsz").filter(|told| has_leader(told)))?;
+    for number in 0..NODES {
+        servers.until_ready(number)?;
     }
     Ok(servers)
+}
+
+/// Starts a server that was set up in `folder`, for the first time or again with what it has on disk; it may not be ready yet.
+pub fn run(life: Life, folder: &Path, number: usize, program: &Path) -> anyhow::Result<Started> {
+    let name = format!("nats-{number}");
+    let mut server = command(life, program);
+    server.arg("-c").arg(folder.join(format!("{name}.conf")));
+    Started::new(life, folder, &name, server)
+}
+
+impl Servers {
+    /// Waits until a server works and knows who leads.
+    pub fn until_ready(&mut self, number: usize) -> anyhow::Result<()> {
+        let monitor = self.monitors[number];
+        let process = &mut self.processes[number];
+        process.until("being ready", || {
+            get(monitor, "/healthz?js-enabled-only=true").filter(|told| told.contains("\"ok\""))
+        })?;
+        process.until("a leader", || get(monitor, "/jsz").filter(|told| has_leader(told)))?;
+        Ok(())
+    }
 }
 
 fn settings(servers: &Servers, routes: &[SocketAddr], number: usize, store: &Path) -> String {

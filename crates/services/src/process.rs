@@ -84,6 +84,18 @@ impl Started {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// kill -9, over when it returns.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end, and sees to it that it does.
     pub fn end(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();

@@ -72,15 +72,8 @@ impl Servers {
             own.join("users.acl").display(),
             self.admin.password,
         );
-        let file = own.join("redis.conf");
-        fs::write(&file, settings)?;
-        let mut server = command(life, "redis-server");
-        server.arg(&file);
-        let mut started = Started::new(life, folder, &name, server)?;
-        started.until("answering", || {
-            let mut connection = self.connect(address).ok()?;
-            redis::cmd("PING").query::<String>(&mut connection).ok()
-        })?;
+        fs::write(own.join("redis.conf"), settings)?;
+        let started = run(life, folder, address, &self.admin)?;
         self.processes.push(started);
         Ok(())
     }
@@ -93,6 +86,19 @@ impl Servers {
             info.contains(says).then_some(())
         })
     }
+}
+
+/// Starts a server that was set up in `folder`, for the first time or again with what it has on disk; ready when it answers.
+pub fn run(life: Life, folder: &Path, address: SocketAddr, admin: &Login) -> anyhow::Result<Started> {
+    let name = format!("redis-{}", address.port());
+    let mut server = command(life, "redis-server");
+    server.arg(folder.join(&name).join("redis.conf"));
+    let mut started = Started::new(life, folder, &name, server)?;
+    started.until("answering", || {
+        let mut connection = connect(address, admin).ok()?;
+        redis::cmd("PING").query::<String>(&mut connection).ok()
+    })?;
+    Ok(started)
 }
 
 fn connect(address: SocketAddr, login: &Login) -> redis::RedisResult<redis::Connection> {

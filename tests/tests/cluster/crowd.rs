@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crowd::{CrowdOptions, CrowdReport};
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{AUDIENCE, ISSUER, SECRET, eventually, open_sale, until};
+use system_tests::{AUDIENCE, ISSUER, Request, SECRET, eventually, open_sale, until};
 
 const SHOPPERS: u32 = 1_500;
 const STOCK: u32 = 600;
@@ -20,7 +20,6 @@ const WINS_BEFORE: u64 = 60;
 pub(crate) struct Rush {
     pub(crate) sale: String,
     pub(crate) notes: PathBuf,
-    wins: Arc<AtomicU64>,
     crowd: JoinHandle<CrowdReport>,
 }
 
@@ -59,8 +58,8 @@ impl Rush {
             let watch = |seen: &crowd::Progress| seen_wins.store(seen.wins, Ordering::Relaxed);
             crowd::run(options, watch).expect("the crowd comes")
         });
-        let rush = Self { sale: sale.to_owned(), notes, wins, crowd };
-        until("winners", || rush.wins.load(Ordering::Relaxed) >= WINS_BEFORE);
+        let rush = Self { sale: sale.to_owned(), notes, crowd };
+        until("winners", || wins.load(Ordering::Relaxed) >= WINS_BEFORE);
         rush
     }
 
@@ -77,16 +76,26 @@ impl Rush {
         master
     }
 
-    /// How long until somebody wins again.
-    pub(crate) fn seconds_without_sales(&self) -> f64 {
-        let (start, before) = (Instant::now(), self.wins.load(Ordering::Relaxed));
-        while self.wins.load(Ordering::Relaxed) <= before
-            && !self.crowd.is_finished()
-            && start.elapsed() < Duration::from_secs(60)
-        {
-            std::thread::sleep(Duration::from_millis(10));
+    /// How long until the chain goes on: somebody wins again.
+    pub(crate) fn seconds_without_sales(&self, cluster: &Cluster) -> f64 {
+        let (gates, _) = cluster.gates();
+        let path = format!("/v1/sales/{}", self.sale);
+        let position = || {
+            let replies = gates.iter().filter_map(|gate| Request::get(&path).try_send(*gate).ok());
+            replies.filter_map(|reply| reply.json()["position"].as_u64()).max().unwrap_or(0)
+        };
+        // What was under way when it broke arrives yet; a sale is what comes after a pause.
+        let (start, mut last, mut moved) = (Instant::now(), position(), Instant::now());
+        let mut longest = Duration::ZERO;
+        while start.elapsed() < Duration::from_secs(7) && !self.crowd.is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+            let now = position();
+            if now > last {
+                longest = longest.max(moved.elapsed());
+                (last, moved) = (now, Instant::now());
+            }
         }
-        start.elapsed().as_secs_f64()
+        longest.as_secs_f64()
     }
 
     /// Lets the crowd go, ends the sale and checks every promise.
