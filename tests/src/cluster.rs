@@ -133,6 +133,36 @@ impl Cluster {
         self.servers.redis.processes[number] = started.expect("Redis starts again");
     }
 
+    /// The replica of a Redis master.
+    pub fn replica_of(&self, master: usize) -> usize {
+        let redis = &self.servers.redis;
+        let port = format!("master_port:{}", redis.addresses[master].port());
+        eventually("the master's replica", || {
+            redis.addresses.iter().position(|address| {
+                let info = redis
+                    .connect(*address)
+                    .and_then(|mut connection| redis::cmd("INFO").arg("replication").query::<String>(&mut connection));
+                info.is_ok_and(|info| info.lines().any(|line| line.trim() == port))
+            })
+        })
+    }
+
+    /// Cuts the replica of a master off for good: the master no longer takes its password.
+    pub fn cut_replica_off(&self, master: usize) {
+        let redis = &self.servers.redis;
+        let mut connection = redis.connect(redis.addresses[master]).expect("the master answers");
+        // Only for connections to come; this one stays. The file of users is read again when the server starts again.
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(&redis.admin.user).arg("resetpass").arg(">cut-off");
+        command.query::<()>(&mut connection).expect("the password can be changed");
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("REPLICA").query::<u64>(&mut connection).expect("a client can be cut off");
+        until("a master without a replica", || {
+            let info: String = redis::cmd("INFO").arg("replication").query(&mut connection).unwrap_or_default();
+            info.contains("connected_slaves:0")
+        });
+    }
+
     /// Starts a NATS server again.
     pub fn start_nats(&mut self, number: usize) {
         let folder = self.folder.join("servers").join("nats");
@@ -141,18 +171,22 @@ impl Cluster {
         self.servers.nats.processes[number] = started.expect("NATS starts again");
     }
 
+    /// Copies the store of a NATS server that does not run.
+    pub fn keep_nats_store(&self, number: usize) {
+        let folder = self.folder.join("servers").join("nats");
+        copy(&folder.join(format!("nats-{number}")), &folder.join(format!("kept-{number}")));
+    }
+
+    /// Puts the copy in the place of what the server, which does not run, has now.
+    pub fn restore_nats_store(&self, number: usize) {
+        let folder = self.folder.join("servers").join("nats");
+        copy(&folder.join(format!("kept-{number}")), &folder.join(format!("nats-{number}")));
+    }
+
     /// The number of the NATS server that leads the chains' stream.
     pub fn stream_leader(&self) -> usize {
         eventually("a leader of the stream", || {
-            let told = self.servers.nats.monitors.iter().find_map(|monitor| {
-                let request = Request::get("/jsz?streams=true&accounts=true");
-                request.try_send(*monitor).ok().filter(|reply| reply.status == 200)
-            })?;
-            let text = told.json();
-            let streams =
-                text["account_details"].as_array()?.iter().flat_map(|account| account["stream_detail"].as_array());
-            let stream = streams.flatten().find(|stream| stream["name"] == "doorbuster_main")?;
-            stream["cluster"]["leader"].as_str()?.rsplit('-').next()?.parse().ok()
+            services::nats::leader_of(&self.servers.nats.monitors, "doorbuster_main")
         })
     }
 
@@ -296,6 +330,40 @@ impl Cluster {
     }
 }
 
+/// Names the configuration of servers that are up; the tests of a single process are then tests of a cluster of one process that has
+/// every role.
+const SERVERS: &str = "DOORBUSTER_TESTS_CLUSTER";
+
+/// What a server of a test is told besides, so that it belongs to a cluster of its own on those servers.
+pub(crate) fn arguments_for(data: &Path) -> Vec<String> {
+    let Some(servers) = std::env::var_os(SERVERS).map(PathBuf::from) else { return Vec::new() };
+    let own = data.parent().and_then(Path::file_name).expect("a test's data lies in its folder").to_string_lossy();
+    let name = format!("test-{own}");
+    let postgres = servers.parent().expect("a file lies in a folder").join("postgres");
+    let text = std::fs::read_to_string(&servers).expect("the servers' configuration can be read");
+    let (_, address) = text.split_once("[postgres]\naddresses = [\"").expect("PostgreSQL is in it");
+    let port = address.split('"').next().and_then(|address| address.rsplit(':').next()).expect("it has a port");
+    let create = format!("CREATE DATABASE \"{name}\" OWNER doorbuster");
+    // A server that starts again has its database already.
+    let psql = std::process::Command::new("psql")
+        .arg("-h")
+        .arg(postgres)
+        .args(["-p", port, "-U", "postgres", "-d", "postgres", "-qc", &create])
+        .output();
+    psql.expect("psql is installed");
+    let servers = servers.display();
+    [
+        "--config",
+        &servers.to_string(),
+        "--set",
+        &format!("cluster.name={name}"),
+        "--set",
+        &format!("postgres.database={name}"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
 /// The Redis server that has a sale.
 pub fn master_of(cluster: &Cluster, sale: &str) -> usize {
     let redis = &cluster.servers.redis;
@@ -308,6 +376,13 @@ pub fn master_of(cluster: &Cluster, sale: &str) -> usize {
             asked.is_ok() && is_master(&mut connection)
         })
     })
+}
+
+/// Makes `to` what `from` is.
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} can be copied", from.display());
 }
 
 fn is_master(connection: &mut redis::Connection) -> bool {

@@ -362,6 +362,9 @@ fn command(data: &Path, settings: &[&str]) -> Command {
     for setting in ["public.address=127.0.0.1:0", "admin.address=127.0.0.1:0"].iter().chain(settings) {
         command.args(["--set", setting]);
     }
+    for argument in crate::cluster::arguments_for(data) {
+        command.arg(argument);
+    }
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
     command.stdin(Stdio::null()).stdout(Stdio::null()).env("RUST_LOG", level);
     command.env("DOORBUSTER_IDENTITY__ISSUER", ISSUER).env("DOORBUSTER_IDENTITY__AUDIENCE", AUDIENCE);

@@ -191,7 +191,10 @@ async fn listen(follower: &Follower, ladder: &Ladder) {
         loop {
             tokio::select! {
                 message = told.next() => match message {
-                    Some(message) => drop(serde_json::from_slice(&message.payload).map(|said| ladder.hear(said))),
+                    Some(message) => {
+                        drop(serde_json::from_slice(&message.payload).map(|said| ladder.hear(said)));
+                        follower.lock().replica.view().suspend(ladder.rung() == Rung::Paused);
+                    }
                     None => break,
                 },
                 message = ordered.next() => match message {
@@ -215,8 +218,7 @@ async fn speak(follower: &Follower, ladder: &Ladder, process: u64) {
                 drop(store.client().publish(store.beside(RUNG, name), message.into()).await);
             }
         }
-        let paused = ladder.rung() == Rung::Paused;
-        follower.lock().replica.view().suspend(paused);
-        tokio::time::sleep(if paused { SAY_EVERY / 10 } else { SAY_EVERY }).await;
+        follower.lock().replica.view().suspend(ladder.rung() == Rung::Paused);
+        tokio::time::sleep(SAY_EVERY).await;
     }
 }

@@ -109,6 +109,18 @@ authorization {{
     )
 }
 
+/// The number of the server that leads a stream, as those tell that answer.
+pub fn leader_of(monitors: &[SocketAddr], stream: &str) -> Option<usize> {
+    let name = format!("\"name\":\"{stream}\"");
+    monitors.iter().find_map(|monitor| {
+        let told = get(*monitor, "/jsz?streams=true&accounts=true")?;
+        let plain: String = told.split_whitespace().collect();
+        let (_, stream) = plain.split_once(&name)?;
+        let (_, leader) = stream.split_once("\"leader\":\"doorbuster-")?;
+        leader.split('"').next()?.parse().ok()
+    })
+}
+
 /// Whether the servers' own group, which places streams, has chosen a leader and knows all three.
 fn has_leader(told: &str) -> bool {
     let meta = told.split("\"meta_cluster\"").nth(1).unwrap_or_default();

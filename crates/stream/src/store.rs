@@ -13,7 +13,7 @@ use crate::monitor;
 const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request to JetStream may take before its outcome counts as unknown.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_PATIENCE: Duration = Duration::from_millis(750);
 /// Between two tries to reach a server again: half of it to all of it, so that not everybody comes at once.
 const RECONNECT_MILLISECONDS_MAX: u64 = 500;
 

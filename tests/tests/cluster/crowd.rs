@@ -16,6 +16,9 @@ const SECONDS: u64 = 8;
 /// So many have won when the fault comes.
 const WINS_BEFORE: u64 = 60;
 
+/// The longest that a fault's end is waited for.
+const WATCHED_MAX: Duration = Duration::from_secs(20);
+
 /// A sale with people in it.
 pub(crate) struct Rush {
     pub(crate) sale: String,
@@ -87,7 +90,9 @@ impl Rush {
         // What was under way when it broke arrives yet; a sale is what comes after a pause.
         let (start, mut last, mut moved) = (Instant::now(), position(), Instant::now());
         let mut longest = Duration::ZERO;
-        while start.elapsed() < Duration::from_secs(7) && !self.crowd.is_finished() {
+        while start.elapsed() < Duration::from_secs(7) && !self.crowd.is_finished()
+            || moved.elapsed() > Duration::from_secs(1) && start.elapsed() < WATCHED_MAX
+        {
             std::thread::sleep(Duration::from_millis(5));
             let now = position();
             if now > last {
@@ -95,7 +100,7 @@ impl Rush {
                 (last, moved) = (now, Instant::now());
             }
         }
-        longest.as_secs_f64()
+        longest.max(moved.elapsed()).as_secs_f64()
     }
 
     /// Lets the crowd go, ends the sale and checks every promise.

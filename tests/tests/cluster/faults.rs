@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use system_tests::cluster::Cluster;
+use system_tests::{Request, until};
 
 use crate::crowd::Rush;
 
@@ -76,8 +77,22 @@ fn the_streams_leader_is_killed() {
     let rush = Rush::begin(&mut cluster, "leader-killed");
     rush.until_uncommitted(&cluster);
     let leader = cluster.stream_leader();
+    let killed_at = std::time::Instant::now();
     cluster.servers.nats.processes[leader].kill().unwrap();
+    let electing = {
+        let monitors: Vec<_> = cluster.servers.nats.monitors.clone();
+        std::thread::spawn(move || {
+            let elected = |leader: usize| {
+                services::nats::leader_of(&monitors, "doorbuster_main").is_some_and(|now| now != leader)
+            };
+            while !elected(leader) && killed_at.elapsed().as_secs() < 20 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            eprintln!("NATS has chosen another leader after {:.2} s", killed_at.elapsed().as_secs_f64());
+        })
+    };
     report(&cluster, &rush, "the stream's leader is killed");
+    electing.join().unwrap();
     cluster.start_nats(leader);
     rush.end(&mut cluster);
 }
@@ -95,6 +110,82 @@ fn every_nats_server_is_killed() {
     }
     report(&cluster, &rush, "every NATS server is killed and started again");
     rush.end(&mut cluster);
+}
+
+/// Ten seconds here, a minute in the long run; memory grows no more with the second than with the first half.
+#[test]
+fn nats_away_60_s_memory_bounded() {
+    const GROWTH_KIB_MAX: u64 = 96 << 10;
+    let mut cluster = Cluster::lock();
+    let rush = Rush::begin(&mut cluster, "nats-away");
+    rush.until_uncommitted(&cluster);
+    let nodes = ["gate-1", "gate-2", "relay-1", "relay-2"];
+    let memory = |cluster: &Cluster| nodes.map(|name| resident_kib(cluster.node(name).process.id()));
+    let before = memory(&cluster);
+    for process in &cluster.servers.nats.processes {
+        process.signal(Signal::STOP).unwrap();
+    }
+    let seconds = if std::env::var_os("DOORBUSTER_SOAK").is_some() { 60 } else { 10 };
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    let after = memory(&cluster);
+    for process in &cluster.servers.nats.processes {
+        process.signal(Signal::CONT).unwrap();
+    }
+    eprintln!("NATS away for {seconds} s: {before:?} KiB before, {after:?} KiB after");
+    for (before, after) in before.iter().zip(after) {
+        assert!(after < before + GROWTH_KIB_MAX, "{before} KiB became {after} KiB");
+    }
+    report(&cluster, &rush, "NATS is back");
+    rush.end(&mut cluster);
+}
+
+#[test]
+fn the_leader_gets_an_old_store_back() {
+    let mut cluster = Cluster::lock();
+    let rush = Rush::begin(&mut cluster, "old-store");
+    let leader = cluster.stream_leader();
+    cluster.servers.nats.processes[leader].kill().unwrap();
+    cluster.keep_nats_store(leader);
+    cluster.start_nats(leader);
+    rush.until_uncommitted(&cluster);
+    let leader_now = cluster.stream_leader();
+    cluster.servers.nats.processes[leader].kill().unwrap();
+    cluster.restore_nats_store(leader);
+    cluster.start_nats(leader);
+    report(&cluster, &rush, &format!("an old store on nats-{leader} (now leading: nats-{leader_now})"));
+    rush.end(&mut cluster);
+}
+
+/// Worse than any deployment promises: all servers lose what they acknowledged. The copies of the chain have it.
+#[test]
+fn every_server_gets_an_old_store_back_and_nothing_is_lost() {
+    let mut cluster = Cluster::lock();
+    let rush = Rush::begin(&mut cluster, "all-old");
+    for number in 0..3 {
+        cluster.servers.nats.processes[number].kill().unwrap();
+        cluster.keep_nats_store(number);
+    }
+    (0..3).for_each(|number| cluster.start_nats(number));
+    let (gate, _) = cluster.gate("gate-1");
+    let position = || gate.ask(&Request::get("/v1/sales/all-old")).json()["position"].as_u64().unwrap();
+    let before = position();
+    until("sales after the copy was taken", || position() > before + 100);
+    for number in 0..3 {
+        cluster.servers.nats.processes[number].kill().unwrap();
+        cluster.restore_nats_store(number);
+    }
+    (0..3).for_each(|number| cluster.start_nats(number));
+    report(&cluster, &rush, "old stores on all NATS servers");
+    rush.end(&mut cluster);
+    let said = ["relay-1", "relay-2"].map(|name| cluster.log(name));
+    assert!(said.iter().any(|log| log.contains("they are put back")), "somebody says so");
+}
+
+/// Kibibytes of a process that are in memory.
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Watches for some seconds, and says how long nothing was sold.

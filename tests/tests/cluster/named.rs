@@ -1,7 +1,8 @@
 //! Single promises of a cluster, each with one person at a time.
 
-use system_tests::cluster::Cluster;
-use system_tests::open_sale;
+use rustix::process::Signal;
+use system_tests::cluster::{Cluster, master_of};
+use system_tests::{eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -17,4 +18,147 @@ fn winner_retry_on_other_gate_is_held() {
     anna.cancel(&won.text("order")).is(200, "released");
     one.flush_notes();
     cluster.judge("other-gate", &[&notes]);
+}
+
+/// The replica that is promoted knows nothing of a grant that was acknowledged: the chain does, and so does Redis before it decides.
+#[test]
+fn limit_survives_failover_with_new_key() {
+    let mut cluster = Cluster::lock();
+    let mut definition = open_sale("limit", 10);
+    definition.limit_per_customer = 1;
+    definition.items[0].limit_per_customer = 1;
+    cluster.create(&definition);
+    let (gate, notes) = cluster.gate("gate-1");
+    let anna = gate.customer("anna", "limit");
+    let master = master_of(&cluster, "limit");
+    cluster.cut_replica_off(master);
+    let won = anna.buy("boot", "key-1").is(201, "held");
+    cluster.servers.redis.processes[master].kill().unwrap();
+    let refused = eventually("an answer after the failover", || {
+        let reply = anna.buy("boot", "key-2");
+        // Until somebody decides again, nobody is told anything else.
+        (!["paused", "interrupted", "pending"].contains(&reply.code().as_str())).then_some(reply)
+    });
+    refused.is(409, "limit_item_reached");
+    let again = anna.buy("boot", "key-1").is(200, "held");
+    assert_eq!(again.text("purchase"), won.text("purchase"));
+    assert!(master_of(&cluster, "limit") != master, "a replica was promoted");
+    anna.cancel(&won.text("order")).is(200, "released");
+    gate.flush_notes();
+    cluster.judge("limit", &[&notes]);
+}
+
+/// The confirmation was acknowledged and is lost in Redis, and the hold's deadline passes: the unit is sold all the same.
+#[test]
+fn confirm_lost_in_failover_never_resells() {
+    let mut cluster = Cluster::lock();
+    let mut definition = open_sale("confirm", 1);
+    definition.hold_seconds = 4;
+    cluster.create(&definition);
+    let (gate, notes) = cluster.gate("gate-2");
+    let (anna, ben) = (gate.customer("anna", "confirm"), gate.customer("ben", "confirm"));
+    let won = anna.buy("boot", "key").is(201, "held");
+    let order = won.text("order");
+    let master = master_of(&cluster, "confirm");
+    cluster.cut_replica_off(master);
+    gate.confirm(&order).is(200, "confirmed");
+    cluster.servers.redis.processes[master].kill().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(6);
+    eventually("a time after the deadline", || (std::time::Instant::now() > deadline).then_some(()));
+    let refused = eventually("an answer after the failover", || {
+        let reply = ben.buy("boot", "key");
+        (!["paused", "interrupted", "pending"].contains(&reply.code().as_str())).then_some(reply)
+    });
+    refused.is(409, "sold_out");
+    anna.order(&order).is(200, "confirmed");
+    gate.flush_notes();
+    cluster.judge("confirm", &[&notes]);
+}
+
+/// A process that decided in Redis's place stands still for long, is replaced, and goes on as if nothing had been.
+#[test]
+fn zombie_owner_answers_nobody() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("zombie", 100));
+    let (gate, notes) = cluster.gate("gate-1");
+    let anna = gate.customer("anna", "zombie");
+    anna.buy("boot", "before").is(201, "held");
+    let owner = cluster.relay_of("zombie");
+    gate.turn("zombie", "takeover").is(200, "");
+    until("a takeover", || cluster.sale_at("gate-1", "zombie").is_some_and(|sale| sale["rung"] == "takeover"));
+    let by_owner = anna.buy("boot", "by-owner").is(201, "held");
+    cluster.signal_node(owner, Signal::STOP);
+    // The other relay finds nobody at work, and Redis well.
+    let by_other = eventually("somebody else who decides", || {
+        let reply = anna.buy("boot", "while-it-stands-still");
+        (reply.status == 201 || reply.status == 200).then_some(reply)
+    });
+    let epoch = |reply: &system_tests::Reply| reply.json()["receipt"]["head"]["epoch"].as_u64().unwrap();
+    assert!(epoch(&by_other) > epoch(&by_owner), "it was replaced");
+    cluster.signal_node(owner, Signal::CONT);
+    until("the end of the replaced one", || cluster.log(owner).contains("does not decide in Redis's place"));
+    let after = anna.buy("boot", "after").is(201, "held");
+    assert!(epoch(&after) >= epoch(&by_other));
+    anna.buy("boot", "by-owner").is(200, "held");
+    gate.turn("zombie", "automatic").is(200, "");
+    for purchase in
+        anna.asks(system_tests::Request::get("/v1/sales/zombie/mine")).json()["purchases"].as_array().unwrap()
+    {
+        anna.cancel(purchase["order"].as_str().unwrap()).is(200, "released");
+    }
+    gate.flush_notes();
+    cluster.judge("zombie", &[&notes]);
+}
+
+/// A stream without room takes nothing, so nothing is promised; with room again everybody learns what became of them.
+#[test]
+fn stream_full_is_paused_never_taken() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("full", 10));
+    let (gate, notes) = cluster.gate("gate-1");
+    let (anna, ben) = (gate.customer("anna", "full"), gate.customer("ben", "full"));
+    anna.buy("boot", "before").is(201, "held");
+    let unbounded = limit_stream(&cluster, None);
+    limit_stream(&cluster, Some(unbounded));
+    let undecided =
+        anna.attempt("boot", "without-room", 1).changed(|request| request.header("prefer", "wait=1")).send();
+    assert_eq!(undecided.status, 202, "{}", undecided.code());
+    eventually("a pause", || (ben.buy("boot", "stranger").code() == "paused").then_some(()));
+    assert_eq!(gate.ask(&system_tests::Request::get("/v1/sales/full")).json()["paused"], true);
+    let location = undecided.text("location");
+    assert_eq!(anna.asks(system_tests::Request::get(&location)).status, 202, "still undecided");
+    limit_stream(&cluster, Some(-1));
+    eventually("the end of the pause", || {
+        (anna.asks(system_tests::Request::get(&location)).code() == "held").then_some(())
+    });
+    anna.buy("boot", "without-room").is(200, "held");
+    let won = eventually("a purchase", || {
+        let reply = ben.buy("boot", "stranger");
+        (reply.status < 300).then_some(reply)
+    });
+    ben.cancel(&won.text("order")).is(200, "released");
+    for purchase in anna.asks(system_tests::Request::get("/v1/sales/full/mine")).json()["purchases"].as_array().unwrap()
+    {
+        anna.cancel(purchase["order"].as_str().unwrap()).is(200, "released");
+    }
+    gate.flush_notes();
+    cluster.judge("full", &[&notes]);
+}
+
+/// Sets how many bytes the stream of all chains may have (-1 is no limit), and gives how many it has.
+fn limit_stream(cluster: &Cluster, bytes_max: Option<i64>) -> i64 {
+    let nats = &cluster.servers.nats;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let login =
+            async_nats::ConnectOptions::with_user_and_password(nats.admin.user.clone(), nats.admin.password.clone());
+        let client = login.connect(nats.addresses[0].to_string()).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        let mut stream = context.get_stream("doorbuster_main").await.unwrap();
+        let info = stream.info().await.unwrap().clone();
+        if let Some(max_bytes) = bytes_max {
+            context.update_stream(async_nats::jetstream::stream::Config { max_bytes, ..info.config }).await.unwrap();
+        }
+        info.state.bytes.cast_signed()
+    })
 }

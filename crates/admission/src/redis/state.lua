@@ -81,14 +81,15 @@ local function own_run_id()
   return run_id
 end
 
--- Chain time is read from this server's clock in steps, so that many decisions share a batch of the chain, which has one time. The
--- caller's clock must agree roughly: of two clocks that differ nobody can say here which one is wrong.
+-- Chain time is read from this server's clock in steps, so that many decisions share a batch of the chain, which has one time. It is
+-- rounded up: whoever's time has come is not told that it has not. The caller's clock must agree roughly: of two clocks that differ
+-- nobody can say here which one is wrong.
 local CLOCK_STEP, CLOCKS_APART_MAX = 10, 2000
 
 local function chain_clock(callers)
   local time = redis.call('TIME')
   local own = time[1] * 1000 + math.floor(time[2] / 1000)
-  return math.abs(own - callers) <= CLOCKS_APART_MAX and own - own % CLOCK_STEP
+  return math.abs(own - callers) <= CLOCKS_APART_MAX and math.ceil(own / CLOCK_STEP) * CLOCK_STEP
 end
 
 local function fenced()
