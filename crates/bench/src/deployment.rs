@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 /// The shop's name of the sale in every deployment of the bench.
 pub(crate) const SALE: &str = "bench";
 const ITEM: &str = "boot";
-const ISSUER: &str = "https://shop.example";
-const AUDIENCE: &str = "doorbuster";
-const SECRET: &[u8] = b"the secret of a shop that does not exist";
+pub(crate) const ISSUER: &str = "https://shop.example";
+pub(crate) const AUDIENCE: &str = "doorbuster";
+pub(crate) const SECRET: &[u8] = b"the secret of a shop that does not exist";
 const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
 /// Customers in one transaction of the vault.
 const CUSTOMERS_AT_ONCE: usize = 10_000;
@@ -84,15 +84,27 @@ pub(crate) fn engine_options(books_pace: Pace) -> EngineOptions {
 /// Creates the data folder with an open sale, enters the customers into its vault, and writes one purchase request for each.
 pub(crate) fn prepare(folder: &Path, shape: &Shape, customers: usize) -> anyhow::Result<RequestsFile> {
     let engine = Engine::start(folder, engine_options(Pace::Unlimited))?;
-    let sale = engine.create_sale(&definition(shape, engine.now()))?;
-    let path = folder.with_extension("requests");
+    let requests = prepare_in(&engine, SALE, folder.with_extension("requests"), shape, customers)?;
+    engine.stop();
+    Ok(requests)
+}
+
+/// The same in an engine that runs, for a sale of that name; the requests go to `path`.
+pub(crate) fn prepare_in(
+    engine: &Engine,
+    name: &str,
+    path: PathBuf,
+    shape: &Shape,
+    customers: usize,
+) -> anyhow::Result<RequestsFile> {
+    let sale = engine.create_sale(&SaleDefinition { sale: name.to_owned(), ..definition(shape, engine.now()) })?;
     let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
     let mut request_bytes = 0;
     let numbers: Vec<usize> = (0..customers).collect();
     // Two halves of the work beside each other: entering customers into the vault, and signing.
     let (sender, receiver) = sync_channel::<Vec<(usize, CustomerSaleKey)>>(4);
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let (engine, sale) = (&engine, &sale);
+        let sale = &sale;
         let (file, request_bytes) = (&mut file, &mut request_bytes);
         let signing = scope.spawn(move || -> anyhow::Result<()> {
             let now = engine.now();
@@ -112,12 +124,11 @@ pub(crate) fn prepare(folder: &Path, shape: &Shape, customers: usize) -> anyhow:
         drop(sender);
         signing.join().map_err(|_| anyhow::anyhow!("signing passes panicked"))?
     })?;
-    engine.stop();
     File::open(&path)?.sync_all().context("the prepared requests cannot be synced")?;
     Ok(RequestsFile { path, request_bytes, count: customers })
 }
 
-fn definition(shape: &Shape, now: u64) -> SaleDefinition {
+pub(crate) fn definition(shape: &Shape, now: u64) -> SaleDefinition {
     SaleDefinition {
         sale: SALE.to_owned(),
         title: "Bench".to_owned(),
@@ -180,9 +191,10 @@ fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, n
     };
     let pass = engine.passes.seal(&pass, key);
     format!(
-        "POST /v1/sales/{SALE}/items/{ITEM}/purchases HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\n\
+        "POST /v1/sales/{}/items/{ITEM}/purchases HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\n\
          Doorbuster-Pass: {pass}\r\nIdempotency-Key: 5f0c2a4e-0000-4000-8000-{number:012}\r\n\
-         Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"quantity\":1}}"
+         Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"quantity\":1}}",
+        sale.name()
     )
 }
 

@@ -5,10 +5,13 @@
 
 mod answer;
 mod bare;
+mod classic;
 mod client;
+mod cluster;
 mod deployment;
 mod figures;
 mod folder;
+mod function;
 mod grow;
 mod http_figures;
 mod long_figures;
@@ -22,6 +25,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+pub use crate::cluster::{ClusterBenchOptions, run_cluster};
 use crate::figures::Figures;
 use crate::folder::Workspace;
 use crate::machine::Machine;

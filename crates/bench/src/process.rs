@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bare::BareJob;
+use crate::classic::ClassicJob;
 use crate::client::ClientJob;
 use crate::grow::GrowJob;
 use crate::postgres::PostgresJob;
 use crate::server::ServerJob;
-use crate::{bare, client, grow, postgres, server};
+use crate::{bare, classic, client, grow, postgres, server};
 
 /// The hidden subcommand under which the binary calls [`crate::child`].
 const SUBCOMMAND: &str = "bench-child";
@@ -32,6 +33,8 @@ pub(crate) enum Job {
     Grow(GrowJob),
     /// The client of PostgreSQL.
     Postgres(PostgresJob),
+    /// Buyers who go the classic way.
+    Classic(ClassicJob),
 }
 
 /// The child's side: does the job on the command line.
@@ -44,6 +47,7 @@ pub(crate) fn child(args: &[String]) -> anyhow::Result<()> {
         Job::Client(job) => tell(&client::run(&job)?),
         Job::Grow(job) => tell(&grow::run(&job)?),
         Job::Postgres(job) => tell(&postgres::client(&job)?),
+        Job::Classic(job) => classic::buyers(&job),
     }
 }
 

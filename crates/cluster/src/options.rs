@@ -45,7 +45,8 @@ impl std::fmt::Debug for RedisOptions {
 }
 
 impl RedisOptions {
-    pub(crate) fn info(&self, address: &str, as_user: bool) -> Result<ConnectionInfo, RedisError> {
+    /// How to connect to one address, as our user or (a Sentinel) as nobody.
+    pub fn info(&self, address: &str, as_user: bool) -> Result<ConnectionInfo, RedisError> {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
         let port = port
             .parse()

@@ -31,6 +31,7 @@ use crate::sale::Sale;
 pub type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
 /// A deployment of several processes.
+#[derive(Clone)]
 pub struct ClusterSettings {
     /// Its servers, and this process's part.
     pub options: ClusterOptions,
