@@ -16,7 +16,7 @@ struct Suite {
 }
 
 /// What needs no compiler comes first; the tests follow after these.
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 8] = [
     Suite { name: "packages", run: packages::check },
     Suite { name: "format", run: format },
     Suite { name: "tidy", run: tidy::run },
@@ -24,6 +24,7 @@ const SUITES: [Suite; 7] = [
     Suite { name: "build", run: build },
     Suite { name: "documentation", run: documentation },
     Suite { name: "smoke", run: smoke::run },
+    Suite { name: "http-on-cluster", run: crate::cluster::http_suite },
 ];
 const TESTS: &str = "tests";
 

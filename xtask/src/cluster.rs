@@ -33,6 +33,23 @@ pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The tests that speak HTTP and look at no file, each with a cluster of one process that has every role, on servers that all of them share.
+const HTTP_SUITE: [&str; 6] = ["winners::", "refusals::", "operator::", "routes::", "express::", "pending::"];
+
+/// The HTTP suite of the core, on a cluster.
+pub(crate) fn http_suite(root: &Path) -> anyhow::Result<()> {
+    let folder = target(root).join("http-on-cluster");
+    // What an interrupted run left behind.
+    services::down(&folder)?;
+    let cluster = services::up(Life::Ours, &folder, &services::nats::program(), &|_| {})?;
+    let mut tests =
+        cargo(root, &["test", "--quiet", "--locked", "--package", "system-tests", "--test", "system", "--"]);
+    let outcome = run(tests.args(HTTP_SUITE).env("DOORBUSTER_TESTS_CLUSTER", &cluster.file));
+    drop(cluster);
+    services::down(&folder)?;
+    outcome
+}
+
 fn target(root: &Path) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
 }

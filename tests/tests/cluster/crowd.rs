@@ -12,7 +12,7 @@ use system_tests::{AUDIENCE, ISSUER, Request, SECRET, eventually, open_sale, unt
 
 const SHOPPERS: u32 = 1_500;
 const STOCK: u32 = 600;
-const SECONDS: u64 = 8;
+const SECONDS: u64 = 6;
 /// So many have won when the fault comes.
 const WINS_BEFORE: u64 = 60;
 
@@ -30,7 +30,7 @@ impl Rush {
     /// Opens a sale and lets the crowd come; returns when many have won and more are asking.
     pub(crate) fn begin(cluster: &mut Cluster, sale: &str) -> Self {
         let mut definition = open_sale(sale, STOCK);
-        definition.opens_at = definition.opens_at.plus(3_000);
+        definition.opens_at = definition.opens_at.plus(2_500);
         definition.hold_seconds = 5;
         definition.limit_per_customer = 1;
         definition.items[0].limit_per_customer = 1;
@@ -45,7 +45,7 @@ impl Rush {
             items: vec!["boot".to_owned()],
             shoppers: SHOPPERS,
             seconds: SECONDS,
-            linger_seconds: 8,
+            linger_seconds: 4,
             notes: notes.clone(),
             token_secret: SECRET.into(),
             issuer: ISSUER.to_owned(),
