@@ -22,10 +22,8 @@ pub const FUNCTIONS: &str =
 pub const DECIDE: &str = "doorbuster_decide";
 /// What chain time alone brings.
 pub const TICK: &str = "doorbuster_tick";
-/// What the chain does not have yet.
+/// Notes how far the chain has come, and tells what it does not have yet.
 pub const OUTBOX: &str = "doorbuster_outbox";
-/// Notes how far the chain has come, and trims the outbox.
-pub const COMMITTED: &str = "doorbuster_committed";
 /// Writes a sale's state anew, step by step.
 pub const REBUILD: &str = "doorbuster_rebuild";
 /// How the error of a server begins that has not been admitted to decide.
@@ -128,14 +126,9 @@ pub fn tick_arguments(clock: ChainTime, expiries_max: usize, slot_secret: &[u8; 
     vec![number(clock.0), number(expiries_max as u64), slot_secret.to_vec(), number(digest.into())]
 }
 
-/// The argument of [`OUTBOX`]: how many records at most.
-pub fn outbox_arguments(records_max: usize) -> Vec<Vec<u8>> {
-    vec![number(records_max as u64)]
-}
-
-/// The arguments of [`COMMITTED`]: the chain has the records below `committed`, and nobody needs those below `done` from the outbox.
-pub fn committed_arguments(committed: u64, done: u64) -> Vec<Vec<u8>> {
-    [committed, done].map(number).to_vec()
+/// The arguments of [`OUTBOX`]: how many records at most, and the first that the chain does not have.
+pub fn outbox_arguments(records_max: usize, committed: u64) -> Vec<Vec<u8>> {
+    [records_max as u64, committed].map(number).to_vec()
 }
 
 /// Reads the reply of [`DECIDE`]: what, a number, and from when another try makes sense. `None` for what the library never says.

@@ -1,6 +1,8 @@
 //! The way of the article, and of most shops: a lock in Redis, a look at the stock, a decrement, a message for the queue. Kept to be
 //! measured, and to show what is gone when a process dies between two of its steps.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,9 +17,9 @@ use crate::process::{Helper, Job};
 const STOCK: u64 = 50_000_000;
 const BUYERS: usize = 64;
 const SECONDS: u64 = 3;
-/// How often buyers are killed in the midst of their work.
-const KILLS: usize = 10;
-const WORK_BEFORE_KILL: Duration = Duration::from_millis(700);
+/// How often a process of buyers dies, each time after so many sales, between the decrement and the message.
+const DEATHS: u64 = 10;
+const SALES_BEFORE_DEATH: u64 = 100;
 /// The lock ends by itself after so long, which is what a dead buyer costs everybody.
 const LOCK_MILLISECONDS: u64 = 1_000;
 const RETRY: Duration = Duration::from_micros(500);
@@ -28,6 +30,8 @@ pub(crate) struct ClassicJob {
     redis: (String, String, String),
     nats: (Vec<String>, String, String),
     tag: String,
+    /// After so many sales the process dies between two steps.
+    dies_after: Option<u64>,
 }
 
 /// The rate of the classic way, and the units that it lost to some kills.
@@ -39,35 +43,37 @@ pub(crate) fn measure(options: &ClusterOptions, progress: fn(&str)) -> anyhow::R
         redis: (address, options.redis.user.clone(), options.redis.password.clone()),
         nats: (options.store.servers.clone(), options.store.login.user.clone(), options.store.login.password.clone()),
         tag: tag.clone(),
+        dies_after: None,
     };
     runtime.block_on(async {
         redis::cmd("SET").arg(format!("{tag}:stock")).arg(STOCK).query_async::<()>(&mut redis).await
     })?;
     let stream = runtime.block_on(stream(&job))?;
-    let mut helper = Helper::start(&Job::Classic(job.clone()))?;
+    let helper = Helper::start(&Job::Classic(job.clone()))?;
     std::thread::sleep(Duration::from_secs(1));
     let sold = || runtime.block_on(taken(redis.clone(), &tag));
     let (start, before) = (Instant::now(), sold()?);
     std::thread::sleep(Duration::from_secs(SECONDS));
     let per_second = (sold()? - before) as f64 / start.elapsed().as_secs_f64();
     progress(&format!("classic: {per_second:.0} sold a second"));
-    for _ in 0..KILLS {
-        drop(helper);
-        helper = Helper::start(&Job::Classic(job.clone()))?;
-        std::thread::sleep(WORK_BEFORE_KILL);
-    }
     drop(helper);
+    let start = Instant::now();
+    for _ in 0..DEATHS {
+        let dying = Helper::start(&Job::Classic(ClassicJob { dies_after: Some(SALES_BEFORE_DEATH), ..job.clone() }))?;
+        // It dies by itself; that is no error here.
+        drop(dying.finish());
+    }
+    let seconds = start.elapsed().as_secs_f64();
     // Whatever was sent has arrived by then.
     std::thread::sleep(Duration::from_secs(1));
     let (sold, queued) = (sold()?, runtime.block_on(messages(stream))?);
     let lost = sold.saturating_sub(queued);
     progress(&format!(
-        "classic: after {} kills {sold} units are gone from the stock, {queued} orders are in the queue",
-        KILLS + 1
+        "classic: after {DEATHS} deaths in {seconds:.0} s {sold} units are gone from the stock, {queued} orders are in the queue"
     ));
     Ok([
         ("classic_per_s".to_owned(), json!(per_second)),
-        ("classic_kills".to_owned(), json!(KILLS + 1)),
+        ("classic_deaths".to_owned(), json!(DEATHS)),
         ("classic_units_sold".to_owned(), json!(sold)),
         ("classic_orders_queued".to_owned(), json!(queued)),
         ("classic_units_lost".to_owned(), json!(lost)),
@@ -128,11 +134,12 @@ pub(crate) fn buyers(job: &ClassicJob) -> anyhow::Result<()> {
         let context = context(job).await?;
         let (address, user, password) = &job.redis;
         let client = redis::Client::open(format!("redis://{user}:{password}@{address}/"))?;
+        let sold = Arc::new(AtomicU64::new(0));
         let mut buyers = tokio::task::JoinSet::new();
         for _ in 0..BUYERS {
             let connection = client.get_multiplexed_async_connection().await?;
             let random = fastrand::Rng::with_seed(buyers.len() as u64 ^ u64::from(std::process::id()) << 32);
-            buyers.spawn(buy(connection, context.clone(), job.clone(), random));
+            buyers.spawn(buy(connection, context.clone(), job.clone(), Arc::clone(&sold), random));
         }
         while let Some(buyer) = buyers.join_next().await {
             buyer??;
@@ -145,6 +152,7 @@ async fn buy(
     mut redis: MultiplexedConnection,
     context: jetstream::Context,
     job: ClassicJob,
+    sold: Arc<AtomicU64>,
     mut random: fastrand::Rng,
 ) -> anyhow::Result<()> {
     let (lock, stock) = (format!("{}:lock", job.tag), format!("{}:stock", job.tag));
@@ -159,6 +167,9 @@ async fn buy(
         ensure!(left > 0, "the classic way is sold out");
         redis::cmd("DECR").arg(&stock).query_async::<u64>(&mut redis).await?;
         // Here the unit is gone, and nobody else knows.
+        if job.dies_after.is_some_and(|sales| sold.fetch_add(1, Ordering::Relaxed) + 1 >= sales) {
+            std::process::abort();
+        }
         context.publish(subject(&job), "order".into()).await?.await?;
         let free = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
         redis::cmd("EVAL").arg(free).arg(1).arg(&lock).arg(own).query_async::<u64>(&mut redis).await?;

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use admission::Command;
 use admission::redis::{
-    COMMITTED, DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, committed_arguments,
-    outbox_arguments, tick_arguments,
+    DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, outbox_arguments, tick_arguments,
 };
 use chain::batch::{Batch, BatchBuilder, BatchHeader};
 use chain::{HeadSigner, PrivatePart};
@@ -256,7 +255,7 @@ impl<'a> Relay<'a> {
     /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
     async fn turn(&mut self) -> Result<usize, RelayError> {
         let (epoch, first, _, entries): (u64, u64, u64, Vec<Value>) =
-            self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX)).await?;
+            self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX, self.log.next())).await?;
         if epoch != self.log.epoch() {
             // Somebody else has written an epoch: Redis was rebuilt, or is to be.
             self.catch_up().await?;
@@ -275,22 +274,13 @@ impl<'a> Relay<'a> {
         for batch in cut(entries) {
             self.chain(batch).await?;
         }
-        if count > 0 || known > 0 {
-            self.commit().await?;
-        }
         self.tick().await?;
         Ok(count)
     }
 
-    async fn commit(&mut self) -> Result<(), RelayError> {
-        let next = self.log.next();
-        self.link.call::<u64>(COMMITTED, &committed_arguments(next, next)).await?;
-        Ok(())
-    }
-
-    /// Appends one batch: records of one time. It stands in the chain, and everybody has been told, when this returns `Ok`.
+    /// Appends one batch, at the time of its last record. It stands in the chain, and everybody has been told, when this returns `Ok`.
     pub(crate) async fn chain(&mut self, entries: Vec<Entry>) -> Result<(), RelayError> {
-        let Some(time) = entries.first().map(|entry| entry.time) else { return Ok(()) };
+        let Some(time) = entries.last().map(|entry| entry.time) else { return Ok(()) };
         let epoch = match entries.first().map(|entry| &entry.record) {
             Some(Record::Epoch(epoch)) => *epoch,
             _ => self.log.epoch(),
@@ -392,34 +382,51 @@ fn read_entry(value: Value) -> Option<Entry> {
         kind if kind == domain::RecordKind::Digest as u8 => Record::Digest { state: [0; 32], counts: Vec::new() },
         kind => chain::codec::decode(kind, decided.public).ok()?,
     };
-    let private = match decided.private.split_first_chunk() {
-        Some((commitment, sealed)) => Some(PrivatePart { commitment: *commitment, sealed: sealed.to_vec() }),
-        None => None,
-    };
+    let private = decided.private.split_first_chunk();
+    let private = private.map(|(commitment, sealed)| PrivatePart { commitment: *commitment, sealed: sealed.to_vec() });
     Some(Entry { time: decided.time, record, private })
 }
 
-/// Batches: of one time each, not too large, and a digest stands alone, for it tells of everything before it.
+/// Batches, as few as may be: not too large, and at the time of their last record, which is a moment later than that of the others. What
+/// begins or ends a phase by its time stands apart from what came before, and a digest, which tells of everything before it, alone.
 fn cut(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
     let mut batches: Vec<Vec<Entry>> = Vec::new();
-    let (mut bytes, mut alone) = (0, true);
+    let (mut bytes, mut open) = (0, false);
     for entry in entries {
-        let is_digest = matches!(entry.record, Record::Digest { .. });
+        let stands_alone = stands_alone(&entry.record);
         let size = 256 + entry.private.as_ref().map_or(0, |part| part.sealed.len()) + size_of_units(&entry.record);
-        let fits =
-            |last: &Vec<Entry>| last[0].time == entry.time && bytes + size <= BATCH_BYTES_FULL && !is_digest && !alone;
         match batches.last_mut() {
-            Some(last) if fits(last) => {
+            Some(last) if open && !stands_alone && bytes + size <= BATCH_BYTES_FULL => {
                 bytes += size;
                 last.push(entry);
             }
             _ => {
-                (bytes, alone) = (size, is_digest);
+                (bytes, open) = (size, !stands_alone);
                 batches.push(vec![entry]);
             }
         }
     }
     batches
+}
+
+fn stands_alone(record: &Record) -> bool {
+    match record {
+        Record::Held(_)
+        | Record::Released { .. }
+        | Record::Confirmed { .. }
+        | Record::Retaken { .. }
+        | Record::StockChanged { .. } => false,
+        Record::Created(_)
+        | Record::Epoch(_)
+        | Record::Opened
+        | Record::Paused(_)
+        | Record::Resumed
+        | Record::ClockCredit(_)
+        | Record::Digest { .. }
+        | Record::Closed
+        | Record::SecretRevealed(_)
+        | Record::Settled(_) => true,
+    }
 }
 
 fn size_of_units(record: &Record) -> usize {

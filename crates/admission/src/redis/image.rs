@@ -55,7 +55,7 @@ impl Kept {
 }
 
 /// How many numbers [`state`] packs, and which of them is the epoch; the next record's number stands behind it.
-const NUMBERS: usize = 24;
+const NUMBERS: usize = 23;
 const EPOCH: usize = 15;
 
 /// Fields that one step writes; with their values few enough for one call.
@@ -179,7 +179,6 @@ fn state(core: &Core, uncommitted_max: u64) -> Vec<u8> {
         core.grants.count().into(),
         core.expires_next.0.into(),
         core.held_grants.into(),
-        core.next,
         core.next,
         uncommitted_max,
     ])

@@ -50,30 +50,20 @@ local function tick(keys, args)
   return call.state.next
 end
 
--- What the chain does not have yet: how many records at most. Replies with the epoch, the number of the first, the number of the next
--- record to be decided, and the entries.
+-- How far the chain is, and what it does not have yet: how many records at most, the number of the first that the chain does not have.
+-- What it has goes from the outbox. Replies with the epoch, the number of the first entry, the number of the next record to be decided,
+-- and the entries. What is in the chain never goes back.
 local function outbox(keys, args)
   local call, refusal = begin(keys)
   if not call then return refusal end
   local state = call.state
-  local from = state.committed - state.outbox_first
-  return { state.epoch, state.committed, state.next, redis.call('LRANGE', keys[6], from, from + tonumber(args[1]) - 1) }
-end
-
--- The chain has all records below `committed`, and all that reads the outbox is done with those below `done`: those go. Replies with
--- what is committed, which never goes back.
-local function committed(keys, args)
-  local call, refusal = begin(keys)
-  if not call then return refusal end
-  local state = call.state
-  state.committed = math.max(state.committed, math.min(tonumber(args[1]), state.next))
-  local done = math.min(tonumber(args[2]), state.committed)
-  if done > state.outbox_first then
-    redis.call('LTRIM', keys[6], done - state.outbox_first, -1)
-    state.outbox_first = done
+  local committed = math.max(state.committed, math.min(tonumber(args[2]), state.next))
+  if committed > state.committed then
+    redis.call('LTRIM', keys[6], committed - state.committed, -1)
+    state.committed = committed
+    commit(call)
   end
-  commit(call)
-  return state.committed
+  return { state.epoch, committed, state.next, redis.call('LRANGE', keys[6], 0, tonumber(args[1]) - 1) }
 end
 
 -- A rebuild, step by step, under an epoch that the chain gave to one process alone. What belongs to an older epoch, or was begun on
@@ -111,7 +101,6 @@ end
 
 redis.register_function('doorbuster_decide', decide)
 redis.register_function('doorbuster_tick', tick)
-redis.register_function('doorbuster_outbox', outbox)
 -- Without memory left nothing is decided, but what frees memory goes on.
-redis.register_function{ function_name = 'doorbuster_committed', callback = committed, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'doorbuster_outbox', callback = outbox, flags = { 'allow-oom' } }
 redis.register_function('doorbuster_rebuild', rebuild)

@@ -23,8 +23,8 @@ local STATE = {
   -- of the sale
   'phase', 'paused', 'opened_at', 'closed_at', 'revealed', 'now', 'epoch', 'next', 'credit', 'grants', 'expires_next',
   'held_grants',
-  -- of the outbox: number of its first record, of the first that the chain does not have yet, and how many of those may be
-  'outbox_first', 'committed', 'uncommitted_max',
+  -- of the outbox: number of its first record, the first that the chain does not have yet, and how many of those may be
+  'committed', 'uncommitted_max',
 }
 local ITEM = { 'limit', 'price', 'fresh', 'total', 'returned', 'held', 'sold', 'withdrawn' }
 local ROW = '<c16c12c6I8I8I4I4I2I1'
@@ -52,24 +52,26 @@ local K = {
   credit = 14, digest = 15, closed = 16, revealed = 17, settled = 18,
 }
 
-local function numbers(names)
-  return '<' .. string.rep('I8', #names)
+-- How they are packed; made at the first call, since a library that is being loaded has no functions of its own yet.
+local function format_of(names)
+  names.format = names.format or '<' .. string.rep('I8', #names)
+  return names.format
 end
 
 local function unpack_numbers(names, bytes)
-  local values, named = { struct.unpack(numbers(names), bytes) }, {}
-  for place, name in ipairs(names) do
-    named[name] = values[place]
+  local values, named = { struct.unpack(format_of(names), bytes) }, {}
+  for place = 1, #names do
+    named[names[place]] = values[place]
   end
   return named
 end
 
 local function pack_numbers(names, named)
   local values = {}
-  for place, name in ipairs(names) do
-    values[place] = named[name]
+  for place = 1, #names do
+    values[place] = named[names[place]]
   end
-  return struct.pack(numbers(names), unpack(values))
+  return struct.pack(format_of(names), unpack(values))
 end
 
 -- The fence: a process that was started, promoted or emptied since the sale was last rebuilt decides nothing. Its memory may lack what
@@ -81,15 +83,13 @@ local function own_run_id()
   return run_id
 end
 
--- Chain time is read from this server's clock in steps, so that many decisions share a batch of the chain, which has one time. It is
--- rounded up: whoever's time has come is not told that it has not. The caller's clock must agree roughly: of two clocks that differ
--- nobody can say here which one is wrong.
-local CLOCK_STEP, CLOCKS_APART_MAX = 10, 2000
+-- Chain time is this server's clock. The caller's must agree roughly: of two clocks that differ nobody can say here which one is wrong.
+local CLOCKS_APART_MAX = 2000
 
 local function chain_clock(callers)
   local time = redis.call('TIME')
   local own = time[1] * 1000 + math.floor(time[2] / 1000)
-  return math.abs(own - callers) <= CLOCKS_APART_MAX and math.ceil(own / CLOCK_STEP) * CLOCK_STEP
+  return math.abs(own - callers) <= CLOCKS_APART_MAX and own
 end
 
 local function fenced()

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use admission::core::Verdict;
 use admission::redis::{
-    CLOCK, COMMITTED, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK,
-    add_command, add_credit, clock_argument, committed_arguments, outbox_arguments, tick_arguments,
+    CLOCK, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
+    add_credit, clock_argument, outbox_arguments, tick_arguments,
 };
 use admission::{Command, Core, Guards, Request, redis as twin};
 use chain::PrivatePart;
@@ -90,6 +90,11 @@ impl Redis {
         steps[..steps.len() - left_out].iter().try_for_each(|step| {
             redis::cmd("FCALL").arg(REBUILD).arg(keys.len()).arg(keys).arg(step).query(&mut self.connection)
         })
+    }
+
+    /// Epoch, number of the first entry, number of the next record, entries.
+    fn outbox(&mut self, keys: &[String], records_max: usize, committed: u64) -> (u64, u64, u64, Vec<Vec<u8>>) {
+        self.call(OUTBOX, keys, &outbox_arguments(records_max, committed))
     }
 
     /// The server's clock.
@@ -266,7 +271,7 @@ impl Pair<'_> {
     fn compare_state(&mut self) {
         // Everything counts as chained, so that only the decisions are compared.
         let next = self.core.state().next;
-        let committed: u64 = self.redis.call(COMMITTED, &self.keys, &committed_arguments(next, next));
+        let committed = self.redis.outbox(&self.keys, 0, next).1;
         assert_eq!(committed, next);
         let image = Image::of(&self.core, UNCOMMITTED_MAX);
         let state: Vec<u8> = redis::cmd("GET").arg(&self.keys[0]).query(&mut self.redis.connection).unwrap();
@@ -380,14 +385,12 @@ fn clocks_that_are_seconds_apart_decide_nothing() {
     let pair = create(&definition(5), &mut redis, "drop", UNCOMMITTED_MAX);
     let keys = pair.keys.clone();
     redis.load(FUNCTIONS);
-    // The test's clock is decades behind the server's.
+    // The test's clock is far from the server's.
     assert_eq!(ask(&mut redis, &keys, 1).unwrap_err().code(), Some(CLOCK));
     let mut arguments = vec![clock_argument(ChainTime(redis.milliseconds()))];
     add_command(&mut arguments, &Command::Resume, None);
     assert_eq!(decide(&mut redis, &keys, &arguments).unwrap().1[0].0, "sale");
-    let entries: Vec<Vec<u8>> = redis.call::<(u64, u64, u64, Vec<Vec<u8>>)>(OUTBOX, &keys, &outbox_arguments(10)).3;
-    let opened = Decided::parse(&entries[0]).unwrap();
-    assert_eq!(opened.time.0 % 10, 0, "chain time moves in steps");
+    assert_eq!(redis.outbox(&keys, 10, 0).3.len(), 1, "it opened");
 }
 
 #[test]
@@ -450,13 +453,12 @@ fn redis_runs_no_further_ahead_of_the_chain_than_it_may_and_winners_are_answered
     let (refused, next) = ask(&mut redis, 3);
     assert_eq!((refused, next), (Verdict::Refused(domain::Refusal::Overloaded, None), 6));
     assert_eq!(ask(&mut redis, 2).0, Verdict::Unchanged(PurchaseNumber(2)), "a winner asks again");
-    // The chain has come to record 4; those below 3 are nobody's need any more.
-    let noted: u64 = redis.call(COMMITTED, &keys, &committed_arguments(4, 3));
-    assert_eq!(noted, 4);
-    let left: u64 = redis::cmd("LLEN").arg(&keys[5]).query(&mut redis.connection).unwrap();
-    assert_eq!(left, 3, "records 3, 4 and 5");
+    // The chain has come to record 4.
+    let (epoch, first, next, entries) = redis.outbox(&keys, 1, 4);
+    assert_eq!((epoch, first, next, entries.len()), (1, 4, 6, 1));
+    assert_eq!(redis.outbox(&keys, 10, 0).3.len(), 2, "records 4 and 5");
     assert!(matches!(ask(&mut redis, 3).0, Verdict::Changed(_)));
     // An older note changes nothing, and one beyond the last record is no licence.
-    assert_eq!(redis.call::<u64>(COMMITTED, &keys, &committed_arguments(3, 0)), 4);
-    assert_eq!(redis.call::<u64>(COMMITTED, &keys, &committed_arguments(100, 0)), 7);
+    assert_eq!(redis.outbox(&keys, 0, 3).1, 4);
+    assert_eq!(redis.outbox(&keys, 0, 100).1, 7);
 }
