@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use admission::core::Verdict;
 use admission::postbox::{Reply, deliver};
 use admission::redis::{add_request, clock_argument};
-use admission::{Answer, Command, Request, Requests, Standing, Wanted};
+use admission::{Answer, Command, Query, Request, Requests, Standing, Wanted};
 use domain::{ChainTime, Clock, Refusal, Stage, fault};
 
 use crate::decider::{Decider, Decision};
@@ -22,6 +22,8 @@ const CALL_REQUESTS_MAX: usize = 64;
 const DUE_MAX: usize = 65_536;
 /// How long a decision is asked for before its outcome is left unknown.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a read waits for what was decided before it.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a gate waits before it asks again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
@@ -31,7 +33,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// A verdict that waits for the chain.
 struct Due {
     reply: Reply,
+    since: Instant,
     wanted: Wanted,
+    /// What was asked, where it only reads.
+    query: Option<Query>,
     verdict: Verdict,
     epoch: u64,
     next: u64,
@@ -120,15 +125,21 @@ impl<'a> Gate<'a> {
         let mut rest = Vec::with_capacity(batch.len());
         for (request, reply) in batch {
             match request {
-                Request::Read(query) => {
-                    let answer = self.follower.lock().replica.read(&query);
-                    deliver(&mut vec![(reply, answer)]);
-                }
+                Request::Read(query) => self.read_here(reply, &query),
                 Request::Decide(Command::ChangeStock { .. }, _) => self.refuse(reply, Refusal::OutcomeUnknown),
                 other => rest.push((other, reply)),
             }
         }
         rest
+    }
+
+    /// Answers a read from the chain alone. What is not there may yet have been decided: nobody is told that it does not exist.
+    fn read_here(&self, reply: Reply, query: &Query) {
+        let mut answer = self.follower.lock().replica.read(query);
+        if let (Query::Purchase { .. }, Answer::Refused { refusal, .. }) = (query, &mut answer) {
+            *refusal = Refusal::OutcomeUnknown;
+        }
+        deliver(&mut vec![(reply, answer)]);
     }
 
     fn put_due(&self, batch: Vec<(Request, Reply)>, decisions: Vec<Decision>) {
@@ -140,7 +151,9 @@ impl<'a> Gate<'a> {
                 self.refuse(reply, Refusal::Overloaded);
                 continue;
             }
-            due.push_back(Due { reply, wanted: Wanted::of(&request), verdict, epoch, next });
+            let wanted = Wanted::of(&request);
+            let query = if let Request::Read(query) = request { Some(query) } else { None };
+            due.push_back(Due { reply, since: Instant::now(), wanted, query, verdict, epoch, next });
         }
     }
 
@@ -149,11 +162,29 @@ impl<'a> Gate<'a> {
         deliver(&mut vec![(reply, Answer::Refused { refusal, position, retry_at: None })]);
     }
 
-    /// Tells what the chain has, whenever it has gone on.
+    /// Tells what the chain has, whenever it has gone on; where it does not go on, reads are answered without.
     async fn answer(&self) {
         loop {
-            self.follower.moved.notified().await;
+            drop(tokio::time::timeout(READ_PATIENCE / 4, self.follower.moved.notified()).await);
             self.tell();
+            self.tell_impatient();
+        }
+    }
+
+    fn tell_impatient(&self) {
+        let mut due = self.due();
+        let waits_too_long = |due: &Due| due.query.is_some() && due.since.elapsed() > READ_PATIENCE;
+        if !due.front().is_some_and(|oldest| oldest.since.elapsed() > READ_PATIENCE) || !due.iter().any(waits_too_long)
+        {
+            return;
+        }
+        let (impatient, patient) = due.drain(..).partition(waits_too_long);
+        *due = patient;
+        drop(due);
+        for Due { reply, query, .. } in Vec::from_iter::<VecDeque<Due>>(impatient) {
+            if let Some(query) = query {
+                self.read_here(reply, &query);
+            }
         }
     }
 

@@ -61,9 +61,15 @@ impl IdKeys {
         (PurchaseId(purchase), key_hash)
     }
 
-    /// Proves that this customer was told `pending` for this purchase.
-    pub fn pending_ticket(&self, sale: SaleId, customer: Pseudonym, purchase: PurchaseId) -> [u8; 16] {
-        first(&mac(&self.pending, &[b"doorbuster pending v1", &sale.0, &customer.0, &purchase.0]))
+    /// Proves that this customer was told `pending` for this purchase, and when (Unix seconds): 16 bytes of MAC and 4 of time.
+    pub fn pending_ticket(&self, sale: SaleId, customer: Pseudonym, purchase: PurchaseId, at: u32) -> [u8; 20] {
+        let at = at.to_le_bytes();
+        let mac: [u8; 16] =
+            first(&mac(&self.pending, &[b"doorbuster pending v2", &sale.0, &customer.0, &purchase.0, &at]));
+        let mut ticket = [0; 20];
+        ticket[..16].copy_from_slice(&mac);
+        ticket[16..].copy_from_slice(&at);
+        ticket
     }
 
     /// The purchase id that leaves the engine: `"pu_"` and base64url of masked ordinal (4), bare id (12), MAC over both (8).

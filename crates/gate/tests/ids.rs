@@ -37,8 +37,9 @@ fn a_purchase_id_depends_on_sale_customer_and_key_and_on_nothing_else() {
         assert_ne!(bound.0, other.0);
         assert_ne!(bound.1, other.1);
     }
-    let ticket = keys.pending_ticket(SALE, Pseudonym([2; 16]), bound.0);
-    assert_ne!(ticket, keys.pending_ticket(SALE, Pseudonym([3; 16]), bound.0));
+    let ticket = keys.pending_ticket(SALE, Pseudonym([2; 16]), bound.0, 7);
+    assert_ne!(ticket[..16], keys.pending_ticket(SALE, Pseudonym([3; 16]), bound.0, 7)[..16]);
+    assert_ne!(ticket[..16], keys.pending_ticket(SALE, Pseudonym([2; 16]), bound.0, 8)[..16]);
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::store::Store;
 const APPEND_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries while no server answers.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// Between two words about an append that is tried again and again.
+const WARN_EVERY: Duration = Duration::from_secs(5);
 /// So many batches are read one by one; more of them through a consumer.
 const FEW: usize = 32;
 /// How long a consumer may stay silent before the leader is asked instead.
@@ -240,6 +242,7 @@ impl StreamLog {
         assert!(batch.header.epoch >= self.end.epoch, "epochs do not go back");
         let payload = Bytes::copy_from_slice(&batch.bytes);
         let start = Instant::now();
+        let mut warned_at = None;
         loop {
             let said = match self.publish(payload.clone()).await {
                 Ok(sequence) => {
@@ -265,7 +268,14 @@ impl StreamLog {
             if start.elapsed() > APPEND_PATIENCE {
                 return Err(AppendError::Unknown(said));
             }
-            tracing::warn!(subject = self.subject, said, "an append is not acknowledged; it is tried again");
+            if warned_at.is_none_or(|at: Instant| at.elapsed() > WARN_EVERY) {
+                warned_at = Some(Instant::now());
+                tracing::warn!(
+                    subject = self.subject,
+                    said,
+                    "an append is not acknowledged; it is tried again and again"
+                );
+            }
             tokio::time::sleep(TRY_AGAIN).await;
         }
     }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::identify;
 use crate::problem::{Problem, ProblemBody};
-use crate::purchase::unchained;
+use crate::purchase::{unchained, undecided};
 use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PurchaseAnswer};
 
 const ORDERS_PER_PAGE: usize = 50;
@@ -172,8 +172,9 @@ pub(crate) async fn purchase_status(
     let customer = identify::pseudonym(&sale, &identity);
     match granted(&sale, Request::Read(Ask::Purchase { customer, purchase })).await {
         Ok(grant) => with_receipt(&app, &sale, &grant).await,
-        Err(problem) if problem.refusal == Refusal::NotFound => {
-            let pending = unchained(&app, &sale, customer, purchase, query.pending.as_deref())?;
+        Err(problem) if matches!(problem.refusal, Refusal::NotFound | Refusal::OutcomeUnknown) => {
+            let stands = if problem.refusal == Refusal::NotFound { unchained } else { undecided };
+            let pending = stands(&app, &sale, customer, purchase, query.pending.as_deref())?;
             Ok((StatusCode::ACCEPTED, Json(pending)).into_response())
         }
         Err(problem) => Err(problem),

@@ -25,6 +25,8 @@ use crate::service::Front;
 use crate::wire::{self, PendingAnswer, PurchaseBody};
 use crate::{body, identify};
 
+/// In a cluster: so long after a `pending` answer no gate asks for the decision any more.
+const UNDECIDED_SECONDS_MAX: u64 = 60;
 /// The longest `Prefer: wait`.
 const WAIT_SECONDS_MAX: u64 = 60;
 
@@ -262,8 +264,9 @@ fn pending(front: &Front, sale: Arc<Sale>, request: &PurchaseRequest, awaited: A
         return Err(Refusal::OutcomeUnknown.into());
     }
     let purchase = app.engine.ids.public_purchase(sale.ordinal, request.purchase);
-    let ticket = pending_ticket(&app, &sale, request.wish.customer, request.purchase);
-    let location = format!("/v1/purchases/{purchase}?pending={ticket}");
+    let now = app.engine.now();
+    let PendingAnswer { location, .. } =
+        pending_answer(&app, &sale, request.wish.customer, request.purchase, ticket_time(now));
     tokio::task::spawn_local(async move {
         let refusal = match awaited.await {
             Answer::Refused { refusal, position, retry_at } => Some(refused(refusal, position, retry_at)),
@@ -278,17 +281,40 @@ fn pending(front: &Front, sale: Arc<Sale>, request: &PurchaseRequest, awaited: A
     Ok(reply)
 }
 
-/// Proves, after a restart too, that this customer was told `pending` for this purchase.
-pub(crate) fn pending_ticket(
+/// The answer `pending` with its place to ask, which proves, after a restart too, that this customer was told so then.
+fn pending_answer(
     app: &App,
     sale: &Sale,
     customer: domain::Pseudonym,
     purchase: domain::PurchaseId,
-) -> String {
-    data_encoding::BASE64URL_NOPAD.encode(&app.engine.ids.pending_ticket(sale.id, customer, purchase))
+    at: u32,
+) -> PendingAnswer {
+    let id = app.engine.ids.public_purchase(sale.ordinal, purchase);
+    let ticket = app.engine.ids.pending_ticket(sale.id, customer, purchase, at);
+    let ticket = data_encoding::BASE64URL_NOPAD.encode(&ticket);
+    PendingAnswer { status: "pending", location: format!("/v1/purchases/{id}?pending={ticket}"), purchase: id }
 }
 
-/// How a purchase that is not in the chain stands: `interrupted` if it was pending once and is in neither place.
+fn ticket_time(now_milliseconds: u64) -> u32 {
+    u32::try_from(now_milliseconds / 1_000).unwrap_or(u32::MAX)
+}
+
+/// When this customer was told `pending` for this purchase, if the ticket proves it.
+fn told_at(
+    app: &App,
+    sale: &Sale,
+    customer: domain::Pseudonym,
+    purchase: domain::PurchaseId,
+    ticket: Option<&str>,
+) -> Option<u32> {
+    let ticket = data_encoding::BASE64URL_NOPAD.decode(ticket?.as_bytes()).ok()?;
+    let at = u32::from_le_bytes(*ticket.last_chunk()?);
+    let own = app.engine.ids.pending_ticket(sale.id, customer, purchase, at);
+    aws_lc_rs::constant_time::verify_slices_are_equal(&own, &ticket).ok().map(|()| at)
+}
+
+/// How a purchase stands that is not in the chain: `interrupted` if it was pending once and is in neither place. In a cluster another gate may
+/// still be asking for it, so it is pending for as long as a gate would.
 pub(crate) fn unchained(
     app: &App,
     sale: &Sale,
@@ -296,15 +322,31 @@ pub(crate) fn unchained(
     purchase: domain::PurchaseId,
     ticket: Option<&str>,
 ) -> Result<PendingAnswer, Problem> {
-    match app.pending.get((sale.ordinal, customer, purchase), app.engine.now()) {
-        Some(Pending::Deciding) => {
-            let id = app.engine.ids.public_purchase(sale.ordinal, purchase);
-            let ticket = pending_ticket(app, sale, customer, purchase);
-            let location = format!("/v1/purchases/{id}?pending={ticket}");
-            Ok(PendingAnswer { status: "pending", purchase: id, location })
+    let now = app.engine.now();
+    let told_at = told_at(app, sale, customer, purchase, ticket);
+    match (app.pending.get((sale.ordinal, customer, purchase), now), told_at) {
+        (Some(Pending::Deciding), _) => {
+            Ok(pending_answer(app, sale, customer, purchase, told_at.unwrap_or(ticket_time(now))))
         }
-        Some(Pending::Refused(problem)) => Err(problem),
-        None if ticket == Some(&pending_ticket(app, sale, customer, purchase)) => Err(Refusal::Interrupted.into()),
-        None => Err(Refusal::NotFound.into()),
+        (Some(Pending::Refused(problem)), _) => Err(problem),
+        (None, Some(at)) if sale.ladder.is_some() && u64::from(at) + UNDECIDED_SECONDS_MAX > now / 1_000 => {
+            Ok(pending_answer(app, sale, customer, purchase, at))
+        }
+        (None, Some(_)) => Err(Refusal::Interrupted.into()),
+        (None, None) => Err(Refusal::NotFound.into()),
+    }
+}
+
+/// How a purchase stands that may be decided and is not in the chain yet, or of which nobody knows at the moment.
+pub(crate) fn undecided(
+    app: &App,
+    sale: &Sale,
+    customer: domain::Pseudonym,
+    purchase: domain::PurchaseId,
+    ticket: Option<&str>,
+) -> Result<PendingAnswer, Problem> {
+    match told_at(app, sale, customer, purchase, ticket) {
+        Some(at) => Ok(pending_answer(app, sale, customer, purchase, at)),
+        None => Err(Refusal::OutcomeUnknown.into()),
     }
 }

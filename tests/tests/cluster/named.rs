@@ -118,8 +118,8 @@ fn stream_full_is_paused_never_taken() {
     let (gate, notes) = cluster.gate("gate-1");
     let (anna, ben) = (gate.customer("anna", "full"), gate.customer("ben", "full"));
     anna.buy("boot", "before").is(201, "held");
-    let unbounded = limit_stream(&cluster, None);
-    limit_stream(&cluster, Some(unbounded));
+    let limit = StreamLimit::of(&cluster);
+    limit.set(limit.bytes());
     let undecided =
         anna.attempt("boot", "without-room", 1).changed(|request| request.header("prefer", "wait=1")).send();
     assert_eq!(undecided.status, 202, "{}", undecided.code());
@@ -127,7 +127,7 @@ fn stream_full_is_paused_never_taken() {
     assert_eq!(gate.ask(&system_tests::Request::get("/v1/sales/full")).json()["paused"], true);
     let location = undecided.text("location");
     assert_eq!(anna.asks(system_tests::Request::get(&location)).status, 202, "still undecided");
-    limit_stream(&cluster, Some(-1));
+    limit.set(-1);
     eventually("the end of the pause", || {
         (anna.asks(system_tests::Request::get(&location)).code() == "held").then_some(())
     });
@@ -145,20 +145,49 @@ fn stream_full_is_paused_never_taken() {
     cluster.judge("full", &[&notes]);
 }
 
-/// Sets how many bytes the stream of all chains may have (-1 is no limit), and gives how many it has.
-fn limit_stream(cluster: &Cluster, bytes_max: Option<i64>) -> i64 {
-    let nats = &cluster.servers.nats;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let login =
-            async_nats::ConnectOptions::with_user_and_password(nats.admin.user.clone(), nats.admin.password.clone());
-        let client = login.connect(nats.addresses[0].to_string()).await.unwrap();
-        let context = async_nats::jetstream::new(client);
-        let mut stream = context.get_stream("doorbuster_main").await.unwrap();
-        let info = stream.info().await.unwrap().clone();
-        if let Some(max_bytes) = bytes_max {
-            context.update_stream(async_nats::jetstream::stream::Config { max_bytes, ..info.config }).await.unwrap();
-        }
-        info.state.bytes.cast_signed()
-    })
+/// How many bytes the stream of all chains may have; no limit again when this is dropped.
+struct StreamLimit {
+    address: String,
+    admin: (String, String),
+}
+
+impl StreamLimit {
+    fn of(cluster: &Cluster) -> Self {
+        let nats = &cluster.servers.nats;
+        let admin = (nats.admin.user.clone(), nats.admin.password.clone());
+        Self { address: nats.addresses[0].to_string(), admin }
+    }
+
+    /// How many it has.
+    fn bytes(&self) -> i64 {
+        self.with(None)
+    }
+
+    fn set(&self, bytes_max: i64) {
+        self.with(Some(bytes_max));
+    }
+
+    fn with(&self, bytes_max: Option<i64>) -> i64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (user, password) = self.admin.clone();
+            let login = async_nats::ConnectOptions::with_user_and_password(user, password);
+            let context = async_nats::jetstream::new(login.connect(&self.address).await.unwrap());
+            let mut stream = context.get_stream("doorbuster_main").await.unwrap();
+            let info = stream.info().await.unwrap().clone();
+            if let Some(max_bytes) = bytes_max {
+                context
+                    .update_stream(async_nats::jetstream::stream::Config { max_bytes, ..info.config })
+                    .await
+                    .unwrap();
+            }
+            info.state.bytes.cast_signed()
+        })
+    }
+}
+
+impl Drop for StreamLimit {
+    fn drop(&mut self) {
+        self.set(-1);
+    }
 }
