@@ -137,11 +137,24 @@ impl Link {
             let address = self.options.addresses[self.turn % self.options.addresses.len()].clone();
             match self.find(&address).await {
                 Ok(connection) => return Ok(connection),
-                Err(error) => said = classify(&error),
+                Err(error) => said = self.explain(&error),
             }
             self.turn += 1;
         }
         Err(said)
+    }
+
+    /// What an error means that came instead of a connection; with what the driver's words leave out where TLS may be the reason.
+    pub(crate) fn explain(&self, error: &RedisError) -> LinkError {
+        match classify(error) {
+            LinkError::Unreachable(said) if self.options.tls_authority.is_some() => {
+                LinkError::Unreachable(format!("{said}; by TLS, since redis.tls_authority is set"))
+            }
+            LinkError::Unreachable(said) if error.is_connection_dropped() => LinkError::Unreachable(format!(
+                "{said}, before the first answer; if the server wants TLS, set redis.tls_authority"
+            )),
+            other => other,
+        }
     }
 
     /// Asks the server at `address` who has the sale, and connects there.
@@ -150,13 +163,8 @@ impl Link {
             Topology::Single => self.open(address, true).await,
             Topology::Sentinel { name } => {
                 let mut sentinel = self.open(address, false).await?;
-                let mut ask = redis::cmd("SENTINEL");
-                let found = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(&mut sentinel).await?;
-                let (host, port): (String, u16) = Option::ok_or(
-                    found,
-                    RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")),
-                )?;
-                self.open(&format!("{host}:{port}"), true).await
+                let master = self.watched_master(&mut sentinel, name).await?;
+                self.open(&master, true).await
             }
             Topology::Cluster => {
                 let mut member = self.open(address, true).await?;
@@ -170,7 +178,20 @@ impl Link {
         }
     }
 
-    async fn open(&self, address: &str, as_user: bool) -> Result<MultiplexedConnection, RedisError> {
+    /// The master that a Sentinel watches under a name.
+    pub(crate) async fn watched_master(
+        &self,
+        sentinel: &mut MultiplexedConnection,
+        name: &str,
+    ) -> Result<String, RedisError> {
+        let mut ask = redis::cmd("SENTINEL");
+        let found = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(sentinel).await?;
+        let (host, port): (String, u16) =
+            Option::ok_or(found, RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")))?;
+        Ok(format!("{host}:{port}"))
+    }
+
+    pub(crate) async fn open(&self, address: &str, as_user: bool) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_PATIENCE))
             .set_response_timeout(Some(REPLY_PATIENCE));
@@ -184,11 +205,17 @@ fn master_of(slot: u16, range: Vec<Value>) -> Option<String> {
     let mut parts = range.into_iter();
     let first: u16 = redis::from_redis_value(parts.next()?).ok()?;
     let last: u16 = redis::from_redis_value(parts.next()?).ok()?;
-    let Value::Array(master) = parts.next()? else { return None };
-    let mut master = master.into_iter();
-    let host: String = redis::from_redis_value(master.next()?).ok()?;
-    let port: u16 = redis::from_redis_value(master.next()?).ok()?;
-    (first..=last).contains(&slot).then(|| format!("{host}:{port}"))
+    let master = node_of(parts.next()?)?;
+    (first..=last).contains(&slot).then_some(master)
+}
+
+/// The address of a member of a Redis Cluster, as members tell it.
+pub(crate) fn node_of(member: Value) -> Option<String> {
+    let Value::Array(parts) = member else { return None };
+    let mut parts = parts.into_iter();
+    let host: String = redis::from_redis_value(parts.next()?).ok()?;
+    let port: u16 = redis::from_redis_value(parts.next()?).ok()?;
+    Some(format!("{host}:{port}"))
 }
 
 /// What an error means. By the code that begins it; the words behind are for people.
@@ -201,5 +228,75 @@ fn classify(error: &RedisError) -> LinkError {
         // What a server says that does not know the function; whatever else it is, a rebuild loads the library anew.
         Some("ERR") => LinkError::Fenced(error.to_string()),
         _ => LinkError::Unreachable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use services::process::{Life, free_ports};
+    use services::redis::{Servers, single, tls};
+    use services::tls::Authority;
+
+    use super::*;
+
+    /// A server with a plain port and one for TLS, and the folder that goes when it has ended.
+    struct Server {
+        servers: Servers,
+        authority: Authority,
+        tls_address: String,
+        folder: PathBuf,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let folder = std::env::temp_dir().join(format!("doorbuster-link-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let authority = Authority::new().unwrap();
+            let identity = authority.sign(&folder).unwrap();
+            let port = free_ports(1).unwrap()[0];
+            let servers = single(Life::Ours, &folder, &tls(&identity, port)).unwrap();
+            Self { servers, authority, tls_address: format!("127.0.0.1:{port}"), folder }
+        }
+
+        async fn says(&self, address: &str, authority: Option<&Authority>) -> Result<Option<Vec<u8>>, LinkError> {
+            let options = RedisOptions {
+                name: "main".to_owned(),
+                topology: Topology::Single,
+                addresses: vec![address.to_owned()],
+                user: self.servers.login.user.clone(),
+                password: self.servers.login.password.clone(),
+                tls_authority: authority.map(|authority| authority.pem().into_bytes()),
+                uncommitted_max: 1_000,
+            };
+            Link::new(&options, "drop").state().await
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.servers.processes.clear();
+            drop(std::fs::remove_dir_all(&self.folder));
+        }
+    }
+
+    #[tokio::test]
+    async fn with_an_authority_only_servers_that_it_signed_are_spoken_to() {
+        let server = Server::start();
+        let (tls, plain) = (server.tls_address.as_str(), server.servers.addresses[0].to_string());
+        let authority = Some(&server.authority);
+        assert_eq!(server.says(tls, authority).await.unwrap(), None, "nobody has written the sale");
+        assert_eq!(server.says(&plain, None).await.unwrap(), None);
+        let stranger = Authority::new().unwrap();
+        for (address, authority, reason) in [
+            (tls, Some(&stranger), "certificate"),
+            (tls, None, "TLS"),
+            // No way back to plain TCP: the password would travel in the clear.
+            (plain.as_str(), authority, "TLS"),
+        ] {
+            let error = server.says(address, authority).await.unwrap_err();
+            assert!(matches!(&error, LinkError::Unreachable(told) if told.contains(reason)), "{reason}: {error}");
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisError};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates,
+};
 use serde::{Deserialize, Serialize};
 use stream::StoreOptions;
 
@@ -34,6 +36,9 @@ pub struct RedisOptions {
     pub user: String,
     /// Its password.
     pub password: String,
+    /// The authority that signed the certificates of the servers and Sentinels, in PEM form; with it every connection is TLS, or there is
+    /// none.
+    pub tls_authority: Option<Vec<u8>>,
     /// Records that Redis may have decided without the chain having them; beyond it new grants are refused.
     pub uncommitted_max: u64,
 }
@@ -51,10 +56,19 @@ impl RedisOptions {
         let port = port
             .parse()
             .map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no port in an address")))?;
-        let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
+        let host = host.to_owned();
+        let address = match self.tls_authority {
+            Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+            None => ConnectionAddr::Tcp(host, port),
+        };
         let login = RedisConnectionInfo::default();
         let login = if as_user { login.set_username(&self.user).set_password(&self.password) } else { login };
-        Ok(info.set_redis_settings(login))
+        let info = address.into_connection_info()?.set_redis_settings(login);
+        let Some(authority) = self.tls_authority.clone() else { return Ok(info) };
+        stream::choose_cryptography();
+        // Only the driver can put the authority where it belongs.
+        let client = Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(authority) })?;
+        Ok(client.get_connection_info().clone())
     }
 }
 

@@ -1,16 +1,36 @@
 //! From the configuration to a process's part in a cluster.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster::{ClusterOptions, Login, RedisOptions, Roles, StoreOptions, Topology};
 use engine::ClusterSettings;
 use ledger::vault::PostgresOptions;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::config::{RedisTopology, Role, Settings};
 
 /// Fewer cannot lose a machine and go on.
-const REPLICAS_MIN: usize = 3;
+pub(crate) const REPLICAS_MIN: usize = 3;
+
+/// The certificates of the file that a key names, if it names one: readable, and of use as an authority.
+fn authority(key: &str, file: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    if file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let named = || format!("{key}: {}", file.display());
+    let text = std::fs::read(file).with_context(named)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let added = certificate.map_err(anyhow::Error::from).and_then(|certificate| Ok(roots.add(certificate)?));
+        added.context("not a certificate that could be an authority").with_context(named)?;
+    }
+    ensure!(!roots.is_empty(), "{}: no certificate in PEM form is in it", named());
+    Ok(Some(text))
+}
 
 impl Settings {
     /// Whether this process belongs to a cluster.
@@ -76,11 +96,14 @@ impl Settings {
                 addresses: self.redis.addresses.clone(),
                 user: self.redis.user.clone(),
                 password: self.redis.password.clone(),
+                tls_authority: authority("redis.tls_authority", &self.redis.tls_authority)?,
                 uncommitted_max: self.cluster.uncommitted_max,
             },
             store: StoreOptions {
                 servers: self.nats.addresses.clone(),
                 login: Login { user: self.nats.user.clone(), password: self.nats.password.clone() },
+                tls_authority: authority("nats.tls_authority", &self.nats.tls_authority)?
+                    .map(|_| self.nats.tls_authority.clone()),
                 name: self.cluster.name.clone(),
                 replicas: self.nats.replicas,
                 monitors: self.nats.monitors.clone(),
@@ -97,6 +120,7 @@ impl Settings {
             database: self.postgres.database.clone(),
             user: self.postgres.user.clone(),
             password: self.postgres.password.clone(),
+            tls_authority: authority("postgres.tls_authority", &self.postgres.tls_authority)?,
         };
         Ok(Some(ClusterSettings { options, vault }))
     }

@@ -9,5 +9,6 @@ pub mod nodes;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod tls;
 
 pub use cluster::{Cluster, down, up};

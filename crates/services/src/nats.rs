@@ -1,4 +1,4 @@
-//! Three NATS servers with JetStream, replicating and syncing every acknowledged message.
+//! Three NATS servers with JetStream, replicating and syncing every acknowledged message; or one alone.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::process::{Life, Started, command, free_ports, loopback, password};
 use crate::redis::Login;
+use crate::tls::Identity;
+
+/// How long a server waits with syncing that acknowledges nothing which is not on disk.
+pub const SYNCED: &str = "always";
 
 /// Where the repository's own commands put the server for tests and local clusters.
 pub fn program() -> PathBuf {
@@ -37,25 +41,31 @@ pub fn cluster(life: Life, folder: &Path, program: &Path) -> anyhow::Result<Serv
     let ports = free_ports(3 * NODES)?;
     let addresses = |from: usize| ports[from..from + NODES].iter().copied().map(loopback).collect::<Vec<_>>();
     let (clients, routes, monitors) = (addresses(0), addresses(NODES), addresses(2 * NODES));
-    let login = |user: &str| anyhow::Ok(Login { user: user.to_owned(), password: password()? });
-    let mut servers = Servers {
-        addresses: clients,
-        monitors,
-        login: login("doorbuster")?,
-        admin: login("admin")?,
-        processes: Vec::new(),
-    };
-    for number in 0..NODES {
-        let name = format!("nats-{number}");
-        let file = folder.join(format!("{name}.conf"));
-        fs::create_dir_all(folder.join(&name))?;
-        fs::write(&file, settings(&servers, &routes, number, &folder.join(&name)))?;
-        servers.processes.push(run(life, folder, number, program)?);
+    let mut servers = Servers::new(clients, monitors)?;
+    let list = routes.iter().map(|route| format!("nats-route://{route}")).collect::<Vec<_>>().join(", ");
+    for (number, route) in routes.iter().enumerate() {
+        let of_cluster = format!("cluster {{ name: doorbuster, listen: \"{route}\", routes: [{list}] }}\n");
+        servers.start((life, folder, program), number, (SYNCED, &of_cluster))?;
     }
     for number in 0..NODES {
         servers.until_ready(number)?;
     }
     Ok(servers)
+}
+
+/// Starts one of `program` that is in no cluster; `sync` is how long it may wait with syncing, and `more` are further lines of
+/// configuration.
+pub fn single(life: Life, folder: &Path, program: &Path, (sync, more): (&str, &str)) -> anyhow::Result<Servers> {
+    let ports = free_ports(2)?;
+    let mut servers = Servers::new(vec![loopback(ports[0])], vec![loopback(ports[1])])?;
+    servers.start((life, folder, program), 0, (sync, more))?;
+    servers.until_ready(0)?;
+    Ok(servers)
+}
+
+/// The lines with which a server speaks TLS only.
+pub fn tls(identity: &Identity) -> String {
+    format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", identity.certificate.display(), identity.key.display())
 }
 
 /// Starts a server that was set up in `folder`, for the first time or again with what it has on disk; it may not be ready yet.
@@ -67,6 +77,25 @@ pub fn run(life: Life, folder: &Path, number: usize, program: &Path) -> anyhow::
 }
 
 impl Servers {
+    fn new(addresses: Vec<SocketAddr>, monitors: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let login = |user: &str| anyhow::Ok(Login { user: user.to_owned(), password: password()? });
+        Ok(Self { addresses, monitors, login: login("doorbuster")?, admin: login("admin")?, processes: Vec::new() })
+    }
+
+    fn start(
+        &mut self,
+        (life, folder, program): (Life, &Path, &Path),
+        number: usize,
+        (sync, more): (&str, &str),
+    ) -> anyhow::Result<()> {
+        let name = format!("nats-{number}");
+        fs::create_dir_all(folder.join(&name))?;
+        let text = settings(self, number, &folder.join(&name), sync) + more;
+        fs::write(folder.join(format!("{name}.conf")), text)?;
+        self.processes.push(run(life, folder, number, program)?);
+        Ok(())
+    }
+
     /// Waits until a server works and knows who leads.
     pub fn until_ready(&mut self, number: usize) -> anyhow::Result<()> {
         let monitor = self.monitors[number];
@@ -74,20 +103,20 @@ impl Servers {
         process.until("being ready", || {
             get(monitor, "/healthz?js-enabled-only=true").filter(|told| told.contains("\"ok\""))
         })?;
-        process.until("a leader", || get(monitor, "/jsz").filter(|told| has_leader(told)))?;
+        if self.addresses.len() > 1 {
+            process.until("a leader", || get(monitor, "/jsz").filter(|told| has_leader(told)))?;
+        }
         Ok(())
     }
 }
 
-fn settings(servers: &Servers, routes: &[SocketAddr], number: usize, store: &Path) -> String {
-    let routes_text = routes.iter().map(|route| format!("nats-route://{route}")).collect::<Vec<_>>().join(", ");
+fn settings(servers: &Servers, number: usize, store: &Path, sync: &str) -> String {
     format!(
         r#"server_name: doorbuster-{number}
 listen: "{client}"
 http: "{monitor}"
 max_payload: 2MB
-jetstream {{ store_dir: "{store}", sync_interval: always, max_memory_store: 64MB, max_file_store: 4GB }}
-cluster {{ name: doorbuster, listen: "{route}", routes: [{routes_text}] }}
+jetstream {{ store_dir: "{store}", sync_interval: {sync}, max_memory_store: 64MB, max_file_store: 4GB }}
 authorization {{
   users: [
     {{ user: "{admin}", password: "{admin_password}" }}
@@ -101,7 +130,6 @@ authorization {{
         client = servers.addresses[number],
         monitor = servers.monitors[number],
         store = store.display(),
-        route = routes[number],
         admin = servers.admin.user,
         admin_password = servers.admin.password,
         user = servers.login.user,

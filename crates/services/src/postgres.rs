@@ -12,6 +12,7 @@ use rustix::process::geteuid;
 
 use crate::process::{Life, Started, free_ports, loopback, password};
 use crate::redis::Login;
+use crate::tls::Identity;
 
 const BINARIES: &str = "/usr/lib/postgresql";
 /// The path of a local socket has at most 107 bytes; the file's own name takes some.
@@ -30,6 +31,15 @@ pub struct Server {
 
 /// Starts a server that listens on a local socket in `folder`, and on `address` too if there is one.
 pub fn start(life: Life, folder: &Path, address: Option<SocketAddr>) -> anyhow::Result<Server> {
+    start_with(life, folder, address, None)
+}
+
+fn start_with(
+    life: Life,
+    folder: &Path,
+    address: Option<SocketAddr>,
+    identity: Option<&Identity>,
+) -> anyhow::Result<Server> {
     ensure!(folder.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX, "the folder's path is too long for a local socket");
     let binaries = binaries()?;
     let user = User::find()?;
@@ -63,6 +73,9 @@ pub fn start(life: Life, folder: &Path, address: Option<SocketAddr>) -> anyhow::
         }
         None => server.args(["-c", "listen_addresses="]),
     };
+    if let Some(identity) = identity {
+        server.args(tls(&user, &database, identity)?);
+    }
     let mut process = Started::new(life, folder, "postgres", server)?;
     let port = address.map_or(5_432, |address| address.port()).to_string();
     process.until("answering", || {
@@ -75,8 +88,17 @@ pub fn start(life: Life, folder: &Path, address: Option<SocketAddr>) -> anyhow::
 
 /// A server on a loopback port with a database of the engine's own; its user may do nothing outside of it.
 pub fn with_database(life: Life, folder: &Path) -> anyhow::Result<(Server, SocketAddr, Login)> {
+    with_identity(life, folder, None)
+}
+
+/// The same; with an identity, the port takes only who speaks TLS.
+pub fn with_identity(
+    life: Life,
+    folder: &Path,
+    identity: Option<&Identity>,
+) -> anyhow::Result<(Server, SocketAddr, Login)> {
     let address = loopback(free_ports(1)?[0]);
-    let server = start(life, folder, Some(address))?;
+    let server = start_with(life, folder, Some(address), identity)?;
     let login = Login { user: "doorbuster".to_owned(), password: password()? };
     for statement in [
         format!("CREATE ROLE {} LOGIN PASSWORD '{}'", login.user, login.password),
@@ -91,6 +113,27 @@ pub fn with_database(life: Life, folder: &Path) -> anyhow::Result<(Server, Socke
         ensure!(said.status.success(), "PostgreSQL refused: {}", String::from_utf8_lossy(&said.stderr).trim());
     }
     Ok((server, address, login))
+}
+
+/// Lets in from the network only who speaks TLS; the arguments that the server needs for it.
+fn tls(user: &User, database: &Path, identity: &Identity) -> anyhow::Result<Vec<String>> {
+    let rules = database.join("pg_hba.conf");
+    let text = fs::read_to_string(&rules)?;
+    fs::write(&rules, text.replace("\nhost ", "\nhostssl "))?;
+    let [certificate, key] = ["server.crt", "server.key"].map(|name| database.join(name));
+    for (from, to) in [(&identity.certificate, &certificate), (&identity.key, &key)] {
+        // A key of anybody else's is refused.
+        fs::copy(from, to)?;
+        if let Some((user, group)) = user.change_to {
+            chown(to, Some(user), Some(group))?;
+        }
+    }
+    let settings = [
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+    ];
+    Ok(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect())
 }
 
 /// Whom the server runs as: PostgreSQL refuses root.

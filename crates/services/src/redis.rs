@@ -1,4 +1,4 @@
-//! Redis: a Cluster of three masters with a replica each, and a master with two replicas under three Sentinels.
+//! Redis: a Cluster of three masters with a replica each, a master with two replicas under three Sentinels, and one alone.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use crate::process::{Life, Started, command, free_ports, loopback, password};
+use crate::tls::Identity;
 
 /// What the engine may do: its own keys and channels, no emptying, no administration.
 const RIGHTS: &str = "~doorbuster:* &doorbuster:* -@all +@read +@write +@pubsub +@connection +@transaction +@scripting +info +time +wait \
@@ -104,6 +105,22 @@ pub fn run(life: Life, folder: &Path, address: SocketAddr, admin: &Login) -> any
 fn connect(address: SocketAddr, login: &Login) -> redis::RedisResult<redis::Connection> {
     let url = format!("redis://{}:{}@{address}/", login.user, login.password);
     redis::Client::open(url)?.get_connection_with_timeout(std::time::Duration::from_secs(1))
+}
+
+/// One server that nobody replicates, with further lines of configuration, which count more than those that every server has.
+pub fn single(life: Life, folder: &Path, more: &str) -> anyhow::Result<Servers> {
+    let address = loopback(free_ports(1)?[0]);
+    let mut servers = Servers::new(vec![address])?;
+    servers.start(life, folder, address, more)?;
+    Ok(servers)
+}
+
+/// The lines for a second port, which speaks TLS only.
+pub fn tls(identity: &Identity, port: u16) -> String {
+    let (certificate, key) = (identity.certificate.display(), identity.key.display());
+    format!(
+        "tls-port {port}\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {certificate}\ntls-auth-clients no\n"
+    )
 }
 
 /// Three masters with a replica each; ready when every replica follows and every slot is served.

@@ -49,7 +49,8 @@ fn servers_are_ready_when_up_returns_and_gone_when_down_does() {
     }
     let _down = Down(&folder);
     let cluster = services::up(Life::ItsOwn, &folder, &services::nats::program(), &|_| ()).unwrap();
-    let written = std::fs::read_to_string(&cluster.file).unwrap();
+    let files = [cluster.file.clone(), cluster.file.with_file_name("cluster-sentinel.toml")];
+    let written = files.map(|file| std::fs::read_to_string(file).unwrap()).concat();
     for address in cluster.redis.addresses.iter().chain(&cluster.sentinel.1).chain(&cluster.nats.addresses) {
         assert!(written.contains(&address.to_string()), "{address} in {written}");
     }

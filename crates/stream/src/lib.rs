@@ -9,4 +9,4 @@ pub mod monitor;
 mod store;
 
 pub use log::{AppendError, Follow, Place, ReadError, StreamLog};
-pub use store::{ConnectError, Login, Store, StoreOptions};
+pub use store::{ConnectError, Login, Store, StoreOptions, choose_cryptography};

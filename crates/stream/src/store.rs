@@ -1,5 +1,6 @@
 //! The connection to NATS and the stream that holds every sale's chain, refused unless it keeps what it acknowledges.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use async_nats::{Client, ConnectOptions};
 use crate::monitor;
 
 /// Older servers accepted rival appends at one place.
-const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
+pub(crate) const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request to JetStream may take before its outcome counts as unknown.
 const REQUEST_PATIENCE: Duration = Duration::from_millis(750);
@@ -39,6 +40,9 @@ pub struct StoreOptions {
     pub servers: Vec<String>,
     /// Who connects.
     pub login: Login,
+    /// A PEM file with the authority that signed the servers' certificates; with it every connection is TLS, or there is none. It is read
+    /// for each connection. The monitors are asked in the clear: what they tell is no secret.
+    pub tls_authority: Option<PathBuf>,
     /// Name of the cluster: several may use the same servers. Its stream is created when it is not there.
     pub name: String,
     /// On how many servers each message is kept.
@@ -109,23 +113,17 @@ pub struct Store {
     pub(crate) stream: Stream<()>,
 }
 
+/// Chooses whose cryptography the TLS connections of this process use, unless that has been chosen. Without a choice the drivers that build
+/// their own connections would panic as soon as two are compiled in.
+pub fn choose_cryptography() {
+    // It fails where somebody was faster, who has then chosen.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+}
+
 impl Store {
     /// Connects, creates the stream where it is missing, and checks that it is fit to hold chains.
     pub async fn connect(options: &StoreOptions) -> Result<Self, ConnectError> {
-        let Login { user, password } = options.login.clone();
-        let random = Mutex::new(fastrand::Rng::with_seed(options.jitter_seed));
-        let client = ConnectOptions::with_user_and_password(user, password)
-            .name("doorbuster")
-            .connection_timeout(CONNECT_PATIENCE)
-            .request_timeout(Some(REQUEST_PATIENCE))
-            .ping_interval(Duration::from_secs(1))
-            .reconnect_delay_callback(move |_| {
-                let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
-                Duration::from_millis(random.u64(RECONNECT_MILLISECONDS_MAX / 2..RECONNECT_MILLISECONDS_MAX))
-            })
-            .connect(options.servers.clone())
-            .await
-            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        let client = open(options).await?;
         let (major, minor, patch) = VERSION_MIN;
         if !client.is_server_compatible(major, minor, patch) {
             return Err(ConnectError::Version(client.server_info().version));
@@ -160,6 +158,38 @@ impl Store {
     /// The connection, for whoever else speaks through it.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+}
+
+async fn open(options: &StoreOptions) -> Result<Client, ConnectError> {
+    choose_cryptography();
+    let Login { user, password } = options.login.clone();
+    let random = Mutex::new(fastrand::Rng::with_seed(options.jitter_seed));
+    let connect = ConnectOptions::with_user_and_password(user, password)
+        .name("doorbuster")
+        .connection_timeout(CONNECT_PATIENCE)
+        .request_timeout(Some(REQUEST_PATIENCE))
+        .ping_interval(Duration::from_secs(1))
+        .reconnect_delay_callback(move |_| {
+            let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+            Duration::from_millis(random.u64(RECONNECT_MILLISECONDS_MAX / 2..RECONNECT_MILLISECONDS_MAX))
+        });
+    let connect = match &options.tls_authority {
+        Some(authority) => connect.add_root_certificates(authority.clone()).require_tls(true),
+        None => connect,
+    };
+    connect.connect(options.servers.clone()).await.map_err(|error| ConnectError::Unreachable(explain(options, &error)))
+}
+
+/// The driver's words, with what they leave out where TLS may be the reason.
+fn explain(options: &StoreOptions, error: &async_nats::ConnectError) -> String {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let is_encrypted = source.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<rustls::Error>());
+    match &options.tls_authority {
+        Some(authority) => format!("{error}; by TLS, with nats.tls_authority {}", authority.display()),
+        // A server that wants TLS gets it from the driver, with the authorities of this system.
+        None if is_encrypted => format!("{error}; the server wants TLS, and nats.tls_authority is not set"),
+        None => error.to_string(),
     }
 }
 

@@ -33,6 +33,7 @@ impl Cluster {
         StoreOptions {
             servers: self.servers.addresses.iter().map(ToString::to_string).collect(),
             login: Login { user: login.user, password: login.password },
+            tls_authority: None,
             name: name.to_owned(),
             replicas: 3,
             monitors: self.servers.monitors.iter().map(ToString::to_string).collect(),

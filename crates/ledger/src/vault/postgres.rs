@@ -11,8 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use domain::{Clock, Pseudonym, SaleId, SaleOrdinal};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Config, GenericClient, Row, Transaction};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::{SCHEMA_VERSION, Session, alone, version_of};
 use super::tokens::{self, AdminTokens};
@@ -25,7 +30,8 @@ use crate::store::StoreError;
 const TABLES: &str = include_str!("postgres/schema.sql");
 const SALE_COLUMNS: &str = "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at";
 
-/// Where the database is and who asks. The connection is not encrypted: it belongs on one machine or a network that is trusted.
+/// Where the database is and who asks. Without an authority the connection is not encrypted: it belongs on one machine or a network that is
+/// trusted.
 #[derive(Clone)]
 pub struct PostgresOptions {
     /// The server, `host:port`.
@@ -36,6 +42,8 @@ pub struct PostgresOptions {
     pub user: String,
     /// Their password.
     pub password: String,
+    /// The authority that signed the server's certificate, in PEM form; with it the connection is TLS, or there is none.
+    pub tls_authority: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for PostgresOptions {
@@ -51,7 +59,25 @@ impl PostgresOptions {
         let mut config = Config::new();
         config.host(host.trim_start_matches('[').trim_end_matches(']')).port(port);
         config.dbname(&self.database).user(&self.user).password(&self.password).application_name("doorbuster");
+        config.ssl_mode(if self.tls_authority.is_some() { SslMode::Require } else { SslMode::Disable });
         Ok(config)
+    }
+
+    fn encryption(&self) -> Result<Option<MakeRustlsConnect>, StoreError> {
+        let Some(authority) = &self.tls_authority else { return Ok(None) };
+        let wrong = |reason: &dyn fmt::Display| StoreError::Unwritable(format!("the authority for TLS: {reason}"));
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authority) {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"it has no certificate"));
+        }
+        // Said outright, not taken from what the process has chosen: this crate works where nothing was chosen.
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().map_err(|error| wrong(&error))?;
+        Ok(Some(MakeRustlsConnect::new(config.with_root_certificates(roots).with_no_client_auth())))
     }
 }
 
@@ -66,7 +92,7 @@ impl PostgresVault {
     /// [`StoreError::Unreachable`]; one that may lose what it commits, [`StoreError::NotDurable`]. A connection that is lost
     /// later is opened again by the call that misses it.
     pub fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, VaultError> {
-        let mut vault = Self { session: Session::new(options.config()?)?, clock };
+        let mut vault = Self { session: Session::new(options.config()?, options.encryption()?)?, clock };
         let now = vault.now();
         vault
             .session

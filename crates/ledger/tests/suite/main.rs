@@ -7,3 +7,4 @@ mod support;
 mod vault;
 mod vault_contract;
 mod vault_postgres;
+mod vault_tls;

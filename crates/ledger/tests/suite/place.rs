@@ -91,6 +91,7 @@ impl InPostgres {
             database: "doorbuster".to_owned(),
             user: self.login.user.clone(),
             password: self.login.password.clone(),
+            tls_authority: None,
         }
     }
 

@@ -343,6 +343,7 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
         database: "doorbuster".to_owned(),
         user: "doorbuster".to_owned(),
         password: "unused".to_owned(),
+        tls_authority: None,
     };
     let refused = store_error(InPostgres::open_with(&options));
     assert_eq!(refused, StoreError::Unreachable("no connection after 5 s".to_owned()));

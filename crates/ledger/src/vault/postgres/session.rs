@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, GenericClient, NoTls, Transaction};
+use tokio_postgres::{Client, Config, GenericClient, NoTls, Socket, Transaction};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::column;
 use crate::store::StoreError;
@@ -41,6 +43,7 @@ pub(super) struct Session {
 
 struct Link {
     config: Config,
+    encryption: Option<MakeRustlsConnect>,
     client: Option<Client>,
     /// Whether the vault has been seen there. From then on a database without it is an accident, not a beginning.
     is_known: bool,
@@ -48,10 +51,10 @@ struct Link {
 
 impl Session {
     /// Connects to nothing yet.
-    pub(super) fn new(config: Config) -> Result<Self, VaultError> {
+    pub(super) fn new(config: Config, encryption: Option<MakeRustlsConnect>) -> Result<Self, VaultError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { runtime: Some(runtime), link: Link { config, client: None, is_known: false } })
+        Ok(Self { runtime: Some(runtime), link: Link { config, encryption, client: None, is_known: false } })
     }
 
     /// From now on the vault has to be there.
@@ -117,7 +120,7 @@ impl Link {
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let connecting = timeout(CONNECT_PATIENCE, connect(&self.config, self.is_known)).await;
+                let connecting = timeout(CONNECT_PATIENCE, self.connect()).await;
                 connecting.unwrap_or_else(|_| {
                     Err(StoreError::Unreachable(format!("no connection after {} s", CONNECT_PATIENCE.as_secs())))
                 })?
@@ -125,19 +128,30 @@ impl Link {
         };
         Ok(self.client.insert(client))
     }
+
+    async fn connect(&self) -> Result<Client, StoreError> {
+        let client = match &self.encryption {
+            Some(encryption) => dial(&self.config, encryption.clone()).await,
+            None => dial(&self.config, NoTls).await,
+        }?;
+        prepare(&client).await?;
+        if version_of(&client).await?.is_none() && self.is_known {
+            return Err(StoreError::Damaged("the vault is gone from the database".to_owned()));
+        }
+        Ok(client)
+    }
 }
 
-async fn connect(config: &Config, vault_is_known: bool) -> Result<Client, StoreError> {
-    let (client, connection) = config.connect(NoTls).await.map_err(|error| match error.as_db_error() {
+/// Opens the connection, which then lives in a task of its own; its error reaches whoever uses the client.
+async fn dial<T>(config: &Config, encryption: T) -> Result<Client, StoreError>
+where
+    T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+{
+    let (client, connection) = config.connect(encryption).await.map_err(|error| match error.as_db_error() {
         Some(told) => told_by_server(told),
         None => StoreError::Unreachable(words(&error)),
     })?;
-    // Its error reaches whoever uses the client.
     tokio::spawn(async move { drop(connection.await) });
-    prepare(&client).await?;
-    if version_of(&client).await?.is_none() && vault_is_known {
-        return Err(StoreError::Damaged("the vault is gone from the database".to_owned()));
-    }
     Ok(client)
 }
 
