@@ -13,6 +13,7 @@ mod options;
 mod rebuild;
 mod relay;
 mod sale;
+mod survey;
 mod takeover;
 mod wire;
 
@@ -21,3 +22,4 @@ pub use ladder::{Ladder, Order, Rung};
 pub use options::{ClusterOptions, RedisOptions, Roles, Topology};
 pub use sale::{Cluster, CreateError, OnEnd, Part};
 pub use stream::{Login, ReadError, StoreOptions};
+pub use survey::{ClockReading, RedisTold, survey};

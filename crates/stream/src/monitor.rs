@@ -6,6 +6,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::store::VERSION_MIN;
+
 const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -16,6 +18,8 @@ pub struct Monitored {
     pub version: String,
     /// Its name.
     pub server_name: String,
+    /// What its clock showed when it answered, as RFC 3339.
+    pub now: String,
     #[serde(default)]
     jetstream: JetStream,
 }
@@ -33,6 +37,13 @@ struct JetStreamConfig {
 }
 
 impl Monitored {
+    /// Whether the version is one that keeps rival appends apart.
+    pub fn is_recent(&self) -> bool {
+        let mut parts = self.version.split(['.', '-']).map_while(|part| part.parse::<i64>().ok());
+        let mut next = || parts.next().unwrap_or(0);
+        (next(), next(), next()) >= VERSION_MIN
+    }
+
     /// Whether a message is on disk before it is acknowledged.
     pub fn syncs_always(&self) -> bool {
         self.jetstream.config.sync_always
@@ -53,4 +64,19 @@ async fn get(address: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_from_each_other_by_their_numbers() {
+        let recent = |version: &str| {
+            let told = format!(r#"{{"version":"{version}","server_name":"n","now":"2026-11-22T18:00:00Z"}}"#);
+            serde_json::from_str::<Monitored>(&told).unwrap().is_recent()
+        };
+        assert!(["2.12.3", "2.12.10", "2.13.0-beta.1", "2.100.0", "3.0.0"].into_iter().all(recent));
+        assert!(!["2.12.2", "2.9.30", "2.12", "1.99.99", "unknown", ""].into_iter().any(recent));
+    }
 }
