@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use domain::SaleDefinition;
@@ -37,13 +37,13 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Servers die with the thread that started them, so one thread that outlives every test starts them all.
 fn on_keeper<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
+    static KEEPER: OnceLock<SyncSender<Work>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
-        let (sender, receiver) = channel::<Work>();
+        let (sender, receiver) = sync_channel::<Work>(1);
         std::thread::spawn(move || receiver.into_iter().for_each(|work| work()));
         sender
     });
-    let (done, outcome) = channel();
+    let (done, outcome) = sync_channel(1);
     let work = Box::new(move || drop(done.send(work())));
     keeper.send(work).expect("the keeper lives as long as the program");
     outcome.recv().expect("the keeper's work does not panic")
@@ -252,7 +252,7 @@ impl Cluster {
         let nodes = self.folder.join("nodes");
         let tokens =
             NODES.iter().filter_map(|(name, _)| std::fs::read_to_string(nodes.join(name).join("admin-token")).ok());
-        tokens.last().expect("one of the nodes wrote the token").trim().to_owned()
+        tokens.next_back().expect("one of the nodes wrote the token").trim().to_owned()
     }
 
     /// A gate as its clients meet it, with notes of its own.

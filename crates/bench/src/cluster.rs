@@ -77,6 +77,8 @@ pub fn run_cluster(options: ClusterBenchOptions, progress: fn(&str)) -> anyhow::
             bench.found.insert(key.to_owned(), Value::Null);
         }
     }
+    bench.nodes.clear();
+    function::remove(&bench.settings.options, &[WINS, SOLD_OUT])?;
     progress("the classic way: lock, look, decrement, publish");
     bench.found.extend(classic::measure(&bench.settings.options, progress)?);
     Ok(Value::Object(bench.found))

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use admission::core::Verdict;
 use admission::postbox::{Reply, deliver};
 use admission::redis::{add_request, clock_argument};
-use admission::{Answer, Command, Query, Request, Requests, Standing, Wanted};
+use admission::{Answer, Command, PurchaseRequest, Query, Request, Requests, Standing, Wanted};
 use domain::{ChainTime, Clock, Refusal, Stage, fault};
 
 use crate::decider::{Decider, Decision};
 use crate::follower::Follower;
+use crate::link::LinkError;
 
 /// Requests in one call: as long as it runs, no other gate is served.
 const CALL_REQUESTS_MAX: usize = 64;
@@ -106,6 +107,7 @@ impl<'a> Gate<'a> {
                     }
                     return self.put_due(batch, decisions);
                 }
+                Err(LinkError::Full) => return self.without_memory(batch),
                 Err(error) => tracing::debug!(sale = self.follower.name, %error, "no decision; it is asked for again"),
             }
             batch = self.not_again(batch);
@@ -131,6 +133,24 @@ impl<'a> Gate<'a> {
             }
         }
         rest
+    }
+
+    /// Redis has no memory left, so nothing was decided: winners read what is theirs, everybody else hears that it does not go on.
+    fn without_memory(&self, batch: Vec<(Request, Reply)>) {
+        for (request, reply) in batch {
+            match request {
+                Request::Read(query) => self.read_here(reply, &query),
+                Request::Decide(Command::Purchase(PurchaseRequest { wish, purchase, .. }), _) => {
+                    let query = Query::Purchase { customer: wish.customer, purchase };
+                    let known = self.follower.lock().replica.read(&query);
+                    match known {
+                        answer @ Answer::Granted(..) => deliver(&mut vec![(reply, answer)]),
+                        _ => self.refuse(reply, Refusal::Paused),
+                    }
+                }
+                Request::Decide(..) => self.refuse(reply, Refusal::Overloaded),
+            }
+        }
     }
 
     /// Answers a read from the chain alone. What is not there may yet have been decided: nobody is told that it does not exist.
@@ -174,8 +194,7 @@ impl<'a> Gate<'a> {
     fn tell_impatient(&self) {
         let mut due = self.due();
         let waits_too_long = |due: &Due| due.query.is_some() && due.since.elapsed() > READ_PATIENCE;
-        if !due.front().is_some_and(|oldest| oldest.since.elapsed() > READ_PATIENCE) || !due.iter().any(waits_too_long)
-        {
+        if due.front().is_none_or(|oldest| oldest.since.elapsed() <= READ_PATIENCE) || !due.iter().any(waits_too_long) {
             return;
         }
         let (impatient, patient) = due.drain(..).partition(waits_too_long);

@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_millis(2);
 /// Between two looks at what chain time alone brings.
 const TICK_EVERY: Duration = Duration::from_millis(100);
 const DIGEST_EVERY: Duration = Duration::from_secs(5);
+/// A turn that takes longer is told of, with its parts, where somebody wants to know (`RUST_LOG=debug`).
+const SLOW_TURN: Duration = Duration::from_millis(30);
 /// Between two tries after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// So long without a turn is an outage, which open holds get back.
@@ -156,6 +158,9 @@ impl<'a> Relay<'a> {
                 }
                 Err(error) => {
                     self.note_away(&error);
+                    if matches!(error, RelayError::Link(LinkError::Full)) {
+                        self.ladder.lead(Some(Rung::Paused));
+                    }
                     self.mend(error).await;
                 }
             }
@@ -254,6 +259,7 @@ impl<'a> Relay<'a> {
 
     /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
     async fn turn(&mut self) -> Result<usize, RelayError> {
+        let start = Instant::now();
         let (epoch, first, _, entries): (u64, u64, u64, Vec<Value>) =
             self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX, self.log.next())).await?;
         if epoch != self.log.epoch() {
@@ -271,10 +277,16 @@ impl<'a> Relay<'a> {
         let known = self.log.next().saturating_sub(first) as usize;
         let entries = read_entries(entries.into_iter().skip(known), first + known as u64)?;
         let count = entries.len();
+        let fetched = start.elapsed();
         for batch in cut(entries) {
             self.chain(batch).await?;
         }
+        let chained = start.elapsed();
         self.tick().await?;
+        if start.elapsed() > SLOW_TURN {
+            let ticked = start.elapsed();
+            tracing::debug!(sale = self.follower.name, count, ?fetched, ?chained, ?ticked, "a slow turn");
+        }
         Ok(count)
     }
 

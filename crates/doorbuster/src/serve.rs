@@ -83,13 +83,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The thread that looks for them, until this is dropped.
 struct LookForSales {
-    stop: Option<std::sync::mpsc::Sender<()>>,
+    stop: Option<std::sync::mpsc::SyncSender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl LookForSales {
     fn start(app: &Arc<App>) -> std::io::Result<Self> {
-        let (stop, stopped) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::sync_channel(1);
         let app = Arc::clone(app);
         let look = move || {
             while stopped.recv_timeout(LOOK_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
