@@ -209,6 +209,11 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn start_node(&mut self, name: &'static str) {
+        self.start_node_with(name, Vec::new());
+    }
+
+    /// The same with settings of its own.
+    pub fn start_node_with(&mut self, name: &'static str, more: Vec<String>) {
         let role = NODES.iter().find(|(of, _)| *of == name).expect("a node's name").1;
         let (nodes, configuration) = (self.folder.join("nodes"), self.configuration.clone());
         let node = on_keeper(move || {
@@ -218,7 +223,8 @@ impl Cluster {
                 format!("identity.audience={AUDIENCE}"),
                 format!("identity.hs256_secrets={SECRET}"),
             ];
-            let settings: Vec<_> = SETTINGS.into_iter().chain(shop.iter().map(String::as_str)).collect();
+            let settings = SETTINGS.into_iter().chain(shop.iter().chain(&more).map(String::as_str));
+            let settings: Vec<_> = settings.collect();
             Node::start(Life::Ours, &nodes, (name, role), engine, &settings)
         });
         self.nodes.insert(name, node.unwrap_or_else(|error| panic!("{name} does not start: {error:#}")));
@@ -250,7 +256,7 @@ impl Cluster {
     /// The operator's token.
     pub fn token(&self) -> String {
         let nodes = self.folder.join("nodes");
-        let tokens =
+        let mut tokens =
             NODES.iter().filter_map(|(name, _)| std::fs::read_to_string(nodes.join(name).join("admin-token")).ok());
         tokens.next_back().expect("one of the nodes wrote the token").trim().to_owned()
     }

@@ -9,6 +9,7 @@ pub mod cluster;
 mod customer;
 mod folder;
 mod promises;
+pub mod proxy;
 mod sales;
 mod server;
 mod waiting;

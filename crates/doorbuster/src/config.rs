@@ -151,10 +151,19 @@ const PASSWORDS: [(&str, &str); 3] = [
     ("nats.password", "DOORBUSTER_NATS__PASSWORD"),
     ("postgres.password", "DOORBUSTER_POSTGRES__PASSWORD"),
 ];
+/// Lists: in the environment and after --set their parts are separated by commas.
+const LISTS: [(&str, &str); 6] = [
+    (SECRETS_KEY, SECRETS_VARIABLE),
+    ("cluster.roles", "DOORBUSTER_CLUSTER__ROLES"),
+    ("redis.addresses", "DOORBUSTER_REDIS__ADDRESSES"),
+    ("nats.addresses", "DOORBUSTER_NATS__ADDRESSES"),
+    ("nats.monitors", "DOORBUSTER_NATS__MONITORS"),
+    ("postgres.addresses", "DOORBUSTER_POSTGRES__ADDRESSES"),
+];
 const SECRETS_KEY: &str = "identity.hs256_secrets";
 const SECRETS_VARIABLE: &str = "DOORBUSTER_IDENTITY__HS256_SECRETS";
 
-fn split_secrets(text: &str) -> Vec<String> {
+fn split(text: &str) -> Vec<String> {
     text.split(',').map(str::to_owned).collect()
 }
 
@@ -171,11 +180,13 @@ impl Settings {
         // Secrets are text, whatever they look like; and no text of theirs may stand in a message about numbers.
         let others = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(key, _)| key != SECRETS_VARIABLE && PASSWORDS.iter().all(|(_, variable)| key != variable))
+            .filter(|(key, _)| LISTS.iter().chain(&PASSWORDS).all(|(_, variable)| key != variable))
             .collect();
         builder = builder.add_source(environment.try_parsing(true).source(Some(others)));
-        if let Ok(secrets) = std::env::var(SECRETS_VARIABLE) {
-            builder = builder.set_override(SECRETS_KEY, split_secrets(&secrets))?;
+        for (key, variable) in LISTS {
+            if let Ok(parts) = std::env::var(variable) {
+                builder = builder.set_override(key, split(&parts))?;
+            }
         }
         for (key, variable) in PASSWORDS {
             if let Ok(password) = std::env::var(variable) {
@@ -184,8 +195,8 @@ impl Settings {
         }
         for pair in &args.set {
             let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as KEY=VALUE"))?;
-            builder = if key == SECRETS_KEY {
-                builder.set_override(key, split_secrets(value))?
+            builder = if LISTS.iter().any(|(list, _)| *list == key) {
+                builder.set_override(key, split(value))?
             } else {
                 builder.set_override(key, value)?
             };
@@ -196,8 +207,16 @@ impl Settings {
         }
         let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
         let mut settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
-        // A variable that is set but empty gives one empty secret: it means none.
-        settings.identity.hs256_secrets.retain(|secret| !secret.is_empty());
+        // A variable that is set but empty gives one empty part: it means none.
+        let Self { identity, redis, nats, postgres, .. } = &mut settings;
+        let lists = [
+            &mut identity.hs256_secrets,
+            &mut redis.addresses,
+            &mut nats.addresses,
+            &mut nats.monitors,
+            &mut postgres.addresses,
+        ];
+        lists.into_iter().for_each(|list| list.retain(|part| !part.is_empty()));
         settings.check()?;
         Ok(settings)
     }

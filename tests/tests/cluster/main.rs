@@ -3,3 +3,4 @@
 mod crowd;
 mod faults;
 mod named;
+mod paths;
