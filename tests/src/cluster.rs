@@ -87,7 +87,7 @@ impl Cluster {
             node.process.signal(Signal::CONT).expect("a process can be let run");
         }
         for (name, _) in NODES {
-            if !self.nodes.contains_key(name) {
+            if !self.nodes.get_mut(name).is_some_and(|node| node.process.is_running()) {
                 self.start_node(name);
             }
         }

@@ -35,9 +35,6 @@ fn simulate(root: &Path, seeds: u64, proof: &mut File) -> anyhow::Result<()> {
 /// The system's tests with `DOORBUSTER_SOAK=1`: the same tests with more rounds, so that nothing lies idle behind a switch.
 fn chaos(root: &Path, proof: &mut File) -> anyhow::Result<()> {
     run_and_copy(&mut cargo(root, &["build", "--release", "--quiet", "--package", "doorbuster"]), root, proof)?;
-    let mut command = cargo(
-        root,
-        &["test", "--release", "--quiet", "--package", "system-tests", "--", "--nocapture", "--include-ignored"],
-    );
+    let mut command = cargo(root, &["test", "--release", "--quiet", "--package", "system-tests", "--", "--nocapture"]);
     run_and_copy(command.env("DOORBUSTER_SOAK", "1"), root, proof)
 }

@@ -146,13 +146,21 @@ impl Follower {
                     told = None;
                     Ok(())
                 }
-                Err(_) => self.catch_up(&mut log).await,
+                Err(_) => self.look(&mut log).await,
             };
             match outcome {
                 Ok(()) => {}
+                // Whoever has the longest copy has what everybody else may lack.
+                Err(ReadError::Shorter { .. }) => match self.put_back().await {
+                    Ok(whole) => log = whole,
+                    Err(error) => {
+                        tracing::warn!(sale = self.name, %error, "lost records are not put back");
+                        tokio::time::sleep(TRY_AGAIN).await;
+                    }
+                },
                 Err(ReadError::Unreachable(_)) => tokio::time::sleep(TRY_AGAIN).await,
                 // Records have other numbers in a stream that was restored: find the place again.
-                Err(ReadError::Broken { .. } | ReadError::Shorter { .. }) => match self.find_again().await {
+                Err(ReadError::Broken { .. }) => match self.find_again().await {
                     Ok(found) => log = found,
                     Err(ReadError::Unreachable(_) | ReadError::Shorter { .. }) => tokio::time::sleep(TRY_AGAIN).await,
                     Err(error) => return error,
@@ -160,6 +168,24 @@ impl Follower {
                 Err(error) => return error,
             }
         }
+    }
+
+    /// Asks the stream because nobody told anything for a while.
+    async fn look(&self, log: &mut StreamLog) -> Result<(), ReadError> {
+        self.catch_up(log).await?;
+        if log.is_shorter().await {
+            return Err(ReadError::Shorter { stream: 0, known: log.next() });
+        }
+        Ok(())
+    }
+
+    /// Gives the stream what it has lost and this process's copy has.
+    pub(crate) async fn put_back(&self) -> Result<StreamLog, FollowError> {
+        tracing::error!(sale = self.name, "the stream lost records that it had acknowledged; they are put back");
+        let mut reader = self.reader()?;
+        let mut log = put_back(&self.store, &self.name, self.sale, &mut reader, &self.folder).await?;
+        self.catch_up(&mut log).await?;
+        Ok(log)
     }
 
     async fn hear(&self, log: &mut StreamLog, message: &[u8]) -> Result<(), ReadError> {
@@ -248,7 +274,7 @@ async fn resume(store: &Store, name: &str, copy: &Log, folder: &Path) -> Result<
 }
 
 /// Appends to the stream what a copy has and the stream has lost; every batch as it was, so that every receipt stays true.
-pub(crate) async fn put_back(
+async fn put_back(
     store: &Store,
     name: &str,
     sale: SaleId,

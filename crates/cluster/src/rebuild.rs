@@ -20,20 +20,27 @@ impl Relay<'_> {
     /// Seals the chain, writes the sale to Redis and lets it decide.
     pub(crate) async fn rebuild(&mut self) -> Result<(), RelayError> {
         self.catch_up().await?;
+        let there = self.link.state().await?.as_deref().and_then(Kept::parse);
+        if let Some(there) = &there {
+            self.check_whole(there.committed)?;
+        }
         self.seal().await?;
         self.link.load_functions().await?;
-        let there = self.link.state().await?.as_deref().and_then(Kept::parse);
         // What it has is a part of the chain, if it decided nothing that came too late: then only the rest is missing.
         let missing = match there.filter(|there| self.is_part_of_chain(there)) {
-            Some(there) => Some(self.touched_since(there.next)?),
+            Some(there) => Some((self.touched_since(there.next)?, there.next)),
             None => None,
         };
         let steps: Vec<_> = {
             let state = self.follower.lock();
             let core = state.replica.core();
-            Rebuild { core, uncommitted_max: self.options.redis.uncommitted_max, touched: missing.as_ref() }
-                .steps()
-                .collect()
+            Rebuild {
+                core,
+                uncommitted_max: self.options.redis.uncommitted_max,
+                touched: missing.as_ref().map(|(touched, next)| (touched, *next)),
+            }
+            .steps()
+            .collect()
         };
         for (number, step) in steps.iter().enumerate() {
             if number % STEPS_PER_LOCK == STEPS_PER_LOCK - 1 {

@@ -18,7 +18,7 @@ use domain::{ChainTime, Clock, Record, Stage, fault, limits};
 use redis::Value;
 use stream::{AppendError, ReadError, StreamLog};
 
-use crate::follower::{FollowError, Follower, put_back};
+use crate::follower::{FollowError, Follower};
 use crate::ladder::{Ladder, Order, Rung};
 use crate::link::{Link, LinkError};
 use crate::options::ClusterOptions;
@@ -40,6 +40,8 @@ const DIGEST_EVERY: Duration = Duration::from_secs(5);
 const SLOW_TURN: Duration = Duration::from_millis(30);
 /// Between two tries after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long after a loss the relay waits for other processes' copies.
+const OTHERS_PUT_BACK: Duration = Duration::from_millis(1_500);
 /// So long without a turn is an outage, which open holds get back.
 const STALL_MAX: Duration = Duration::from_secs(3);
 /// So far the clocks may move against each other between two turns.
@@ -56,6 +58,11 @@ pub(crate) enum RelayError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// The stream lost records that were acknowledged, and this process does not have them either.
+    #[error(
+        "the chain ends at record {next}, although it had all before record {committed}; whoever has them must put them back"
+    )]
+    Missing { next: u64, committed: u64 },
     /// What Redis decided cannot be a record: its library is not ours, or it is damaged.
     #[error("entry {0} of the outbox is no record of this version")]
     Entry(u64),
@@ -221,16 +228,8 @@ impl<'a> Relay<'a> {
                 self.find_again().await
             }
             RelayError::Append(AppendError::Moved) => self.find_again().await,
-            RelayError::Append(AppendError::Read(ReadError::Shorter { stream, known }))
-            | RelayError::Read(ReadError::Shorter { stream, known }) => {
-                tracing::error!(
-                    sale,
-                    stream,
-                    known,
-                    "the stream lost records that it had acknowledged; they are put back"
-                );
-                self.put_back().await
-            }
+            RelayError::Append(AppendError::Read(ReadError::Shorter { .. }))
+            | RelayError::Read(ReadError::Shorter { .. }) => self.put_back().await,
             RelayError::Append(AppendError::Read(ReadError::Broken { .. }))
             | RelayError::Read(ReadError::Broken { .. }) => self.find_again().await,
             other => Err(other),
@@ -250,11 +249,18 @@ impl<'a> Relay<'a> {
         Ok(self.follower.catch_up(&mut self.log).await?)
     }
 
+    /// Puts back what the stream lost, and gives everybody else the time to put back what this process never had: nothing new may
+    /// stand in its place.
     async fn put_back(&mut self) -> Result<(), RelayError> {
-        let mut reader = self.follower.reader()?;
-        let Follower { store, name, sale, folder, .. } = self.follower.as_ref();
-        self.log = put_back(store, name, *sale, &mut reader, folder).await?;
+        self.log = self.follower.put_back().await?;
+        tokio::time::sleep(OTHERS_PUT_BACK).await;
         self.catch_up().await
+    }
+
+    /// Refuses to go on from a chain that is shorter than what Redis was told of it.
+    pub(crate) fn check_whole(&self, committed: u64) -> Result<(), RelayError> {
+        let next = self.log.next();
+        if committed > next { Err(RelayError::Missing { next, committed }) } else { Ok(()) }
     }
 
     /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
@@ -273,6 +279,7 @@ impl<'a> Relay<'a> {
         }
         if first > self.log.next() {
             self.catch_up().await?;
+            self.check_whole(first)?;
         }
         let known = self.log.next().saturating_sub(first) as usize;
         let entries = read_entries(entries.into_iter().skip(known), first + known as u64)?;

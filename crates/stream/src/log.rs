@@ -317,8 +317,8 @@ impl StreamLog {
         last.map(|(sequence, bytes)| end_of(sequence, &bytes)).transpose()
     }
 
-    /// Whether the stream has lost messages of this subject that it had acknowledged.
-    async fn is_shorter(&self) -> bool {
+    /// Whether the stream has lost messages of this subject that it had acknowledged; `false` also where nobody can tell.
+    pub async fn is_shorter(&self) -> bool {
         let last = self.read_last().await;
         last.is_ok_and(|last| last.map_or(0, |end| end.next) < self.end.next)
     }

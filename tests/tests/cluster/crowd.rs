@@ -10,9 +10,22 @@ use crowd::{CrowdOptions, CrowdReport};
 use system_tests::cluster::{Cluster, master_of};
 use system_tests::{AUDIENCE, ISSUER, Request, SECRET, eventually, open_sale, until};
 
-const SHOPPERS: u32 = 1_500;
-const STOCK: u32 = 600;
-const SECONDS: u64 = 6;
+/// How many people come for how many units, over how many seconds, and how long they keep looking.
+struct Length {
+    shoppers: u32,
+    stock: u32,
+    seconds: u64,
+    linger_seconds: u64,
+}
+
+fn length() -> Length {
+    if std::env::var_os("DOORBUSTER_SOAK").is_some() {
+        Length { shoppers: 4_000, stock: 1_500, seconds: 12, linger_seconds: 8 }
+    } else {
+        Length { shoppers: 1_000, stock: 400, seconds: 5, linger_seconds: 3 }
+    }
+}
+
 /// So many have won when the fault comes.
 const WINS_BEFORE: u64 = 60;
 
@@ -29,9 +42,9 @@ pub(crate) struct Rush {
 impl Rush {
     /// Opens a sale and lets the crowd come; returns when many have won and more are asking.
     pub(crate) fn begin(cluster: &mut Cluster, sale: &str) -> Self {
-        let mut definition = open_sale(sale, STOCK);
-        definition.opens_at = definition.opens_at.plus(2_500);
-        definition.hold_seconds = 5;
+        let mut definition = open_sale(sale, length().stock);
+        definition.opens_at = definition.opens_at.plus(2_000);
+        definition.hold_seconds = 4;
         definition.limit_per_customer = 1;
         definition.items[0].limit_per_customer = 1;
         cluster.create(&definition);
@@ -43,9 +56,9 @@ impl Rush {
             admin_token: cluster.token(),
             sale: sale.to_owned(),
             items: vec!["boot".to_owned()],
-            shoppers: SHOPPERS,
-            seconds: SECONDS,
-            linger_seconds: 4,
+            shoppers: length().shoppers,
+            seconds: length().seconds,
+            linger_seconds: length().linger_seconds,
             notes: notes.clone(),
             token_secret: SECRET.into(),
             issuer: ISSUER.to_owned(),
@@ -118,7 +131,7 @@ impl Rush {
             report.errors
         );
         assert_eq!(report.protocol_errors, 0, "{:?}", report.protocol_error_samples);
-        assert!(report.wins >= u64::from(STOCK) / 2, "the crowd bought: {report:?}");
+        assert!(report.wins >= u64::from(length().stock) / 2, "the crowd bought: {report:?}");
         cluster.judge(&self.sale, &[&self.notes]);
         report
     }

@@ -60,7 +60,6 @@ fn the_master_is_killed_and_a_replica_is_promoted() {
 }
 
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn a_redis_master_stands_still_for_ten_seconds() {
     let mut cluster = Cluster::lock();
     let rush = Rush::begin(&mut cluster, "frozen");
@@ -99,7 +98,6 @@ fn the_streams_leader_is_killed() {
 }
 
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn every_nats_server_is_killed() {
     let mut cluster = Cluster::lock();
     let rush = Rush::begin(&mut cluster, "nats-killed");
@@ -160,7 +158,6 @@ fn the_leader_gets_an_old_store_back() {
 
 /// Worse than any deployment promises: all servers lose what they acknowledged. The copies of the chain have it.
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn every_server_gets_an_old_store_back_and_nothing_is_lost() {
     let mut cluster = Cluster::lock();
     let rush = Rush::begin(&mut cluster, "all-old");

@@ -1,8 +1,7 @@
 //! Single ways that are cut: the process behind one hears nothing from its server, while everybody else does.
 
-use system_tests::cluster::{Cluster, master_of};
+use system_tests::cluster::{Cluster, NODES, master_of};
 use system_tests::proxy::Proxy;
-use system_tests::until;
 
 use crate::crowd::Rush;
 
@@ -27,10 +26,16 @@ fn to_nats(cluster: &Cluster) -> Vec<Proxy> {
     cluster.servers.nats.addresses.iter().map(|address| Proxy::to(*address)).collect()
 }
 
-/// Starts `node` anew behind the ways, lets the crowd come, and cuts them for some seconds.
-fn cut(cluster: &mut Cluster, rush: Rush, node: &'static str, ways: &[&Proxy], settings: Vec<String>) {
+/// Has `node` behind the ways, lets the crowd come, and cuts them while it is there.
+fn cut(cluster: &mut Cluster, sale: &str, node: &'static str, ways: &[&Proxy], settings: Vec<String>) {
+    // Of two relays the one behind the ways is to have the lock, so the other one comes later.
+    let other = NODES.iter().map(|(name, _)| *name).find(|name| name.starts_with("relay") && *name != node);
+    let other = other.filter(|_| node.starts_with("relay"));
+    other.into_iter().for_each(|other| cluster.stop_node(other));
     cluster.stop_node(node);
     cluster.start_node_with(node, settings);
+    let rush = Rush::begin(cluster, sale);
+    other.into_iter().for_each(|other| cluster.start_node(other));
     rush.until_uncommitted(cluster);
     ways.iter().for_each(|way| way.cut(true));
     eprintln!("{node} is cut off: {:.2} s without sales at the longest", rush.seconds_without_sales(cluster));
@@ -43,57 +48,27 @@ fn cut(cluster: &mut Cluster, rush: Rush, node: &'static str, ways: &[&Proxy], s
 #[test]
 fn the_relay_is_cut_off_from_nats() {
     let mut cluster = Cluster::lock();
-    let rush = Rush::begin(&mut cluster, "relay-nats");
-    let relay = cluster.relay_of("relay-nats");
-    let other = if relay == "relay-1" { "relay-2" } else { "relay-1" };
-    // The other one stops, so that the one behind the ways has the lock.
-    cluster.stop_node(other);
     let ways = to_nats(&cluster);
-    let settings = through(None, &ways);
-    cluster.stop_node(relay);
-    cluster.start_node_with(relay, settings);
-    until("the lock", || cluster.relay_of("relay-nats") == relay);
-    cluster.start_node(other);
-    rush.until_uncommitted(&cluster);
-    ways.iter().for_each(|way| way.cut(true));
-    eprintln!(
-        "the relay is cut off from NATS: {:.2} s without sales at the longest",
-        rush.seconds_without_sales(&cluster)
-    );
-    assert_eq!(cluster.relay_of("relay-nats"), other, "another one goes on");
-    ways.iter().for_each(|way| way.cut(false));
-    rush.end(&mut cluster);
-    cluster.stop_node(relay);
-    cluster.start_node(relay);
+    cut(&mut cluster, "relay-nats", "relay-1", &ways.iter().collect::<Vec<_>>(), through(None, &ways));
 }
 
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn the_relay_is_cut_off_from_redis() {
     let mut cluster = Cluster::lock();
-    let rush = Rush::begin(&mut cluster, "relay-redis");
-    let relay = cluster.relay_of("relay-redis");
     let way = to_redis(&cluster, "relay-redis");
-    let settings = through(Some(&way), &[]);
-    cut(&mut cluster, rush, relay, &[&way], settings);
+    cut(&mut cluster, "relay-redis", "relay-1", &[&way], through(Some(&way), &[]));
 }
 
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn a_gate_is_cut_off_from_redis() {
     let mut cluster = Cluster::lock();
-    let rush = Rush::begin(&mut cluster, "gate-redis");
     let way = to_redis(&cluster, "gate-redis");
-    let settings = through(Some(&way), &[]);
-    cut(&mut cluster, rush, "gate-2", &[&way], settings);
+    cut(&mut cluster, "gate-redis", "gate-2", &[&way], through(Some(&way), &[]));
 }
 
 #[test]
-#[ignore = "cargo xtask soak runs it"]
 fn a_gate_is_cut_off_from_nats() {
     let mut cluster = Cluster::lock();
-    let rush = Rush::begin(&mut cluster, "gate-nats");
     let ways = to_nats(&cluster);
-    let settings = through(None, &ways);
-    cut(&mut cluster, rush, "gate-2", &ways.iter().collect::<Vec<_>>(), settings);
+    cut(&mut cluster, "gate-nats", "gate-2", &ways.iter().collect::<Vec<_>>(), through(None, &ways));
 }

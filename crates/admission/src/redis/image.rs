@@ -40,6 +40,8 @@ pub struct Kept {
     pub epoch: u64,
     /// Number of the record that it would decide next.
     pub next: u64,
+    /// The chain had all records below, as it was told.
+    pub committed: u64,
 }
 
 impl Kept {
@@ -50,11 +52,12 @@ impl Kept {
         if numbers.len() != NUMBERS || !rest.is_empty() {
             return None;
         }
-        Some(Self { epoch: number(EPOCH)?, next: number(EPOCH + 1)? })
+        Some(Self { epoch: number(EPOCH)?, next: number(EPOCH + 1)?, committed: number(NUMBERS - 2)? })
     }
 }
 
-/// How many numbers [`state`] packs, and which of them is the epoch; the next record's number stands behind it.
+/// How many numbers [`state`] packs, and which of them is the epoch; the next record's number stands behind it. The last but one is
+/// how far the chain is.
 const NUMBERS: usize = 23;
 const EPOCH: usize = 15;
 
@@ -67,24 +70,28 @@ pub struct Rebuild<'a> {
     pub core: &'a Core,
     /// See [`Image::of`].
     pub uncommitted_max: u64,
-    /// The grants that the server does not have as they stand: a repair. `None` where nothing that it has counts.
-    pub touched: Option<&'a BTreeSet<PurchaseNumber>>,
+    /// The grants that the server does not have as they stand, and the record that it would decide next: a repair. `None` where nothing
+    /// that it has counts.
+    pub touched: Option<(&'a BTreeSet<PurchaseNumber>, u64)>,
 }
 
 impl Rebuild<'_> {
     /// The arguments of [`super::REBUILD`], call after call. With the last one the server may decide.
     pub fn steps(&self) -> impl Iterator<Item = Vec<Vec<u8>>> {
         let core = self.core;
-        let kept = if self.touched.is_some() { "repair" } else { "all" };
+        let kept = match self.touched {
+            Some((_, next)) => vec![b"repair".to_vec(), number(next)],
+            None => vec![b"all".to_vec()],
+        };
         let step = |name: &str, arguments: Vec<Vec<u8>>| {
             let mut all = vec![number(core.epoch), name.as_bytes().to_vec()];
             all.extend(arguments);
             all
         };
-        let begin = std::iter::once(step("begin", vec![kept.as_bytes().to_vec()]));
+        let begin = std::iter::once(step("begin", kept));
         let admit = std::iter::once_with(move || step("admit", vec![state(core, self.uncommitted_max)]));
         let numbers: Box<dyn Iterator<Item = PurchaseNumber>> = match self.touched {
-            Some(touched) => Box::new(touched.iter().copied()),
+            Some((touched, _)) => Box::new(touched.iter().copied()),
             None => Box::new((0..core.grants.count()).map(PurchaseNumber)),
         };
         let grants = numbers.flat_map(|number| {

@@ -75,9 +75,13 @@ local function rebuild(keys, args)
   if step == 'begin' then
     local loading = tonumber(string.match(mark, '^loading:(%d+):')) or 0
     local bytes = redis.call('GET', keys[1])
-    local known = bytes and unpack_numbers(STATE, bytes).epoch or 0
-    if math.max(loading, known) >= epoch then
+    local known = bytes and unpack_numbers(STATE, bytes) or { epoch = 0 }
+    if math.max(loading, known.epoch) >= epoch then
       return redis.error_reply('STALE a rebuild of a newer epoch has begun')
+    end
+    -- A repair rests on what was seen here; a decision since would stay behind.
+    if args[3] ~= 'all' and known.next ~= tonumber(args[4]) then
+      return redis.error_reply('STALE this server has decided more than was seen')
     end
     redis.call('SET', keys[7], own_mark)
     -- The part behind the name says what stays: everything that the chain has, for a repair, or nothing.

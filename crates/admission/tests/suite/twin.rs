@@ -277,7 +277,7 @@ impl Pair<'_> {
         let state: Vec<u8> = redis::cmd("GET").arg(&self.keys[0]).query(&mut self.redis.connection).unwrap();
         assert_eq!(state, image.state);
         let core = &self.core;
-        assert_eq!(Kept::parse(&state), Some(Kept { epoch: core.epoch(), next: core.next() }));
+        assert_eq!(Kept::parse(&state), Some(Kept { epoch: core.epoch(), next: core.next(), committed: core.next() }));
         for (key, fields) in self.keys[1..].iter().zip(image.hashes) {
             let expected: BTreeMap<_, _> = fields.into_iter().collect();
             assert_eq!(self.redis.hash(key), expected, "{key}");
@@ -427,6 +427,7 @@ fn a_repair_gives_the_same_state_as_a_full_rebuild() {
         for _ in 0..60 {
             pair.decide(clock, &[(command(&mut random, clock.0), None)]);
         }
+        let seen = pair.core.next();
         // What the chain has and this server never heard of.
         let mut missed = Vec::new();
         for _ in 0..30 {
@@ -434,8 +435,11 @@ fn a_repair_gives_the_same_state_as_a_full_rebuild() {
         }
         pair.core.emit(Record::Epoch(2), &mut missed);
         let touched = missed.iter().filter_map(Record::grant).collect();
-        let repair = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: Some(&touched) };
-        pair.redis.rebuild(&pair.keys, &repair, 0).unwrap();
+        let repair =
+            |next| Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: Some((&touched, next)) };
+        let moved = pair.redis.rebuild(&pair.keys, &repair(seen + 1), 0).unwrap_err();
+        assert_eq!(moved.code(), Some(STALE), "it stands elsewhere than was seen");
+        pair.redis.rebuild(&pair.keys, &repair(seen), 0).unwrap();
         pair.compare_state();
     }
 }
