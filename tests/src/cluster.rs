@@ -56,6 +56,8 @@ pub struct Cluster {
     folder: Folder,
     configuration: PathBuf,
     nodes: BTreeMap<&'static str, Node>,
+    /// Where each gate was reached last: it comes back to the same place, as behind a name.
+    places: BTreeMap<&'static str, (SocketAddr, SocketAddr)>,
     /// One for each reach that was asked for.
     notes: usize,
 }
@@ -77,7 +79,7 @@ impl Cluster {
         let servers = folder.join("servers");
         let servers = on_keeper(move || services::up(Life::Ours, &servers, &nats, &|_| {})).expect("the servers start");
         let configuration = configure(&folder.join("nodes"), &servers.file).expect("the folder is writable");
-        Self { servers, folder, configuration, nodes: BTreeMap::new(), notes: 0 }
+        Self { servers, folder, configuration, nodes: BTreeMap::new(), places: BTreeMap::new(), notes: 0 }
     }
 
     /// Starts whatever does not run, servers too, and lets run what was frozen.
@@ -213,7 +215,10 @@ impl Cluster {
     }
 
     /// The same with settings of its own.
-    pub fn start_node_with(&mut self, name: &'static str, more: Vec<String>) {
+    pub fn start_node_with(&mut self, name: &'static str, mut more: Vec<String>) {
+        if let Some((public, admin)) = self.places.get(name) {
+            more.extend([format!("public.address={public}"), format!("admin.address={admin}")]);
+        }
         let role = NODES.iter().find(|(of, _)| *of == name).expect("a node's name").1;
         let (nodes, configuration) = (self.folder.join("nodes"), self.configuration.clone());
         let node = on_keeper(move || {
@@ -227,7 +232,11 @@ impl Cluster {
             let settings: Vec<_> = settings.collect();
             Node::start(Life::Ours, &nodes, (name, role), engine, &settings)
         });
-        self.nodes.insert(name, node.unwrap_or_else(|error| panic!("{name} does not start: {error:#}")));
+        let node = node.unwrap_or_else(|error| panic!("{name} does not start: {error:#}"));
+        if let Some(public) = node.public {
+            self.places.insert(name, (public, node.admin));
+        }
+        self.nodes.insert(name, node);
     }
 
     /// A node that runs.

@@ -36,7 +36,7 @@ pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
 /// The tests that speak HTTP and look at no file, each with a cluster of one process that has every role, on servers that all of them share.
 const HTTP_SUITE: [&str; 6] = ["winners::", "refusals::", "operator::", "routes::", "express::", "pending::"];
 
-/// The HTTP suite of the core, on a cluster.
+/// The HTTP suite of the core, on a cluster; a part of it again with the Redis that Sentinels watch.
 pub(crate) fn http_suite(root: &Path) -> anyhow::Result<()> {
     let folder = target(root).join("http-on-cluster");
     // What an interrupted run left behind.

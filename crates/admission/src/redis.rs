@@ -12,7 +12,7 @@ use chain::PrivatePart;
 mod image;
 mod parse;
 
-pub use image::{Image, Kept, Rebuild};
+pub use image::{Image, Kept, Rebuild, standing};
 pub use parse::requests;
 
 /// The library, for `FUNCTION LOAD`.
@@ -24,6 +24,8 @@ pub const DECIDE: &str = "doorbuster_decide";
 pub const TICK: &str = "doorbuster_tick";
 /// Notes how far the chain has come, and tells what it does not have yet.
 pub const OUTBOX: &str = "doorbuster_outbox";
+/// What the server believes of a sale, to be compared with the chain.
+pub const STANDING: &str = "doorbuster_standing";
 /// Writes a sale's state anew, step by step.
 pub const REBUILD: &str = "doorbuster_rebuild";
 /// How the error of a server begins that has not been admitted to decide.

@@ -1,7 +1,7 @@
 //! A sale that many processes serve: Redis decides, JetStream remembers, every process follows the chain.
 //!
 //! `gate` has requests decided and answers from the chain; `relay` brings decisions to the chain; `rebuild` gives Redis what the chain
-//! has, after anything that may have made it forget; `takeover` decides while Redis is away; `ladder` says on which rung a sale stands; `follower` keeps the chain in each process. The rules of a sale are not here:
+//! has, after anything that may have made it forget; `reconcile` compares the two; `takeover` decides while Redis is away; `ladder` says on which rung a sale stands; `follower` keeps the chain in each process. The rules of a sale are not here:
 //! they are in `admission`, as the core and as its twin on Redis.
 
 mod decider;
@@ -11,6 +11,7 @@ mod ladder;
 mod link;
 mod options;
 mod rebuild;
+mod reconcile;
 mod relay;
 mod sale;
 mod survey;

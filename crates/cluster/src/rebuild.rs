@@ -27,7 +27,7 @@ impl Relay<'_> {
         self.seal().await?;
         self.link.load_functions().await?;
         // What it has is a part of the chain, if it decided nothing that came too late: then only the rest is missing.
-        let missing = match there.filter(|there| self.is_part_of_chain(there)) {
+        let missing = match there.filter(|there| !self.reconciler.distrusts && self.is_part_of_chain(there)) {
             Some(there) => Some((self.touched_since(there.next)?, there.next)),
             None => None,
         };
@@ -49,6 +49,7 @@ impl Relay<'_> {
             self.link.call::<u64>(REBUILD, step).await?;
         }
         self.turned_now();
+        self.reconciler.distrusts = false;
         let way = if missing.is_some() { "repaired" } else { "loaded in full" };
         tracing::info!(sale = self.follower.name, epoch = self.log.epoch(), way, "Redis may decide again");
         Ok(())

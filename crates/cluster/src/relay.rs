@@ -22,6 +22,7 @@ use crate::follower::{FollowError, Follower};
 use crate::ladder::{Ladder, Order, Rung};
 use crate::link::{Link, LinkError};
 use crate::options::ClusterOptions;
+use crate::reconcile::Reconciler;
 use crate::takeover::Takeover;
 
 /// Records fetched at once.
@@ -83,6 +84,7 @@ pub(crate) struct Relay<'a> {
     pub(crate) signer: &'a HeadSigner,
     pub(crate) slot_secret: Hash,
     pub(crate) log: StreamLog,
+    pub(crate) reconciler: Reconciler,
     /// Since when Redis has not answered.
     away_since: Option<Instant>,
     /// When this relay last knew that everything is well: (monotonic, wall) milliseconds.
@@ -116,6 +118,7 @@ impl<'a> Relay<'a> {
             signer,
             slot_secret,
             log,
+            reconciler: Reconciler::new(),
             away_since: None,
             turned: None,
             ticked: now,
@@ -290,6 +293,7 @@ impl<'a> Relay<'a> {
         }
         let chained = start.elapsed();
         self.tick().await?;
+        self.reconcile().await?;
         if start.elapsed() > SLOW_TURN {
             let ticked = start.elapsed();
             tracing::debug!(sale = self.follower.name, count, ?fetched, ?chained, ?ticked, "a slow turn");

@@ -1,7 +1,7 @@
 //! Faults under a crowd: after each, every promise holds in every worker's books.
 
 use rustix::process::Signal;
-use system_tests::cluster::Cluster;
+use system_tests::cluster::{Cluster, NODES};
 use system_tests::{Request, until};
 
 use crate::crowd::Rush;
@@ -110,6 +110,20 @@ fn every_nats_server_is_killed() {
     }
     report(&cluster, &rush, "every NATS server is killed and started again");
     rush.end(&mut cluster);
+}
+
+/// One process after the other, in order, while people buy; nobody is told that it does not go on.
+#[test]
+fn rolling_restart() {
+    let mut cluster = Cluster::lock();
+    let rush = Rush::begin(&mut cluster, "rolling");
+    for (name, _) in NODES {
+        cluster.stop_node(name);
+        cluster.start_node(name);
+    }
+    report(&cluster, &rush, "every process has been started again");
+    let report = rush.end(&mut cluster);
+    assert_eq!(report.unanswered, 0);
 }
 
 /// Ten seconds here, a minute in the long run; memory grows no more with the second than with the first half.

@@ -110,6 +110,34 @@ fn zombie_owner_answers_nobody() {
     cluster.judge("zombie", &[&notes]);
 }
 
+/// Redis has something else than its chain says, whoever did that: it is noticed, and the chain counts.
+#[test]
+fn redis_that_contradicts_the_chain_is_rebuilt() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("tampered", 2));
+    let (gate, notes) = cluster.gate("gate-1");
+    let anna = gate.customer("anna", "tampered");
+    let orders = ["one", "two"].map(|key| anna.buy("boot", key).is(201, "held").text("order"));
+    anna.buy("boot", "three").is(409, "sold_out");
+    let redis = &cluster.servers.redis;
+    let mut connection = redis.connect(redis.addresses[master_of(&cluster, "tampered")]).unwrap();
+    let key = "doorbuster:{main/tampered}:items";
+    let item: Vec<u8> = redis::cmd("HGET").arg(key).arg(0).query(&mut connection).unwrap();
+    // Ten units more than there are: the fourth of the packed numbers is the total.
+    let mut more = item.clone();
+    more[24..32].copy_from_slice(&12_u64.to_le_bytes());
+    redis::cmd("HSET").arg(key).arg(0).arg(&more).query::<u64>(&mut connection).unwrap();
+    until("the item as the chain has it", || {
+        let now: Vec<u8> = redis::cmd("HGET").arg(key).arg(0).query(&mut connection).unwrap_or_default();
+        now == item
+    });
+    let said = ["relay-1", "relay-2"].map(|name| cluster.log(name));
+    assert!(said.iter().any(|log| log.contains("INV-1")), "somebody says so");
+    orders.iter().for_each(|order| drop(anna.cancel(order).is(200, "released")));
+    gate.flush_notes();
+    cluster.judge("tampered", &[&notes]);
+}
+
 /// A stream without room takes nothing, so nothing is promised; with room again everybody learns what became of them.
 #[test]
 fn stream_full_is_paused_never_taken() {

@@ -61,6 +61,13 @@ impl Kept {
 const NUMBERS: usize = 23;
 const EPOCH: usize = 15;
 
+/// What [`super::STANDING`] must say of a sale at the end of its chain: the number of the next record, how many grants and how many holds
+/// there are, and the items' packed numbers.
+pub fn standing(core: &Core) -> (u64, u64, u64, Vec<Vec<u8>>) {
+    let items = item_fields(core).map(|(_, numbers)| numbers).collect();
+    (core.next, core.grants.count().into(), core.held_grants.into(), items)
+}
+
 /// Fields that one step writes; with their values few enough for one call.
 const FIELDS_PER_STEP: usize = 500;
 

@@ -50,6 +50,17 @@ local function tick(keys, args)
   return call.state.next
 end
 
+-- What this server believes: the number of the next record, how many grants and how many holds there are, and the items' packed numbers.
+local function standing(keys)
+  local call, refusal = begin(keys)
+  if not call then return refusal end
+  local state, items = call.state, {}
+  for index = 0, state.items - 1 do
+    items[#items + 1] = redis.call('HGET', keys[2], index)
+  end
+  return { state.next, state.grants, state.held_grants, items }
+end
+
 -- How far the chain is, and what it does not have yet: how many records at most, the number of the first that the chain does not have.
 -- What it has goes from the outbox. Replies with the epoch, the number of the first entry, the number of the next record to be decided,
 -- and the entries. What is in the chain never goes back.
@@ -108,3 +119,4 @@ redis.register_function('doorbuster_tick', tick)
 -- Without memory left nothing is decided, but what frees memory goes on.
 redis.register_function{ function_name = 'doorbuster_outbox', callback = outbox, flags = { 'allow-oom' } }
 redis.register_function('doorbuster_rebuild', rebuild)
+redis.register_function{ function_name = 'doorbuster_standing', callback = standing, flags = { 'no-writes' } }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use admission::core::Verdict;
 use admission::redis::{
-    CLOCK, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, TICK, add_command,
-    add_credit, clock_argument, outbox_arguments, tick_arguments,
+    CLOCK, DECIDE, Decided, FENCED, FUNCTIONS, Image, Kept, OUTBOX, REBUILD, Rebuild, STALE, STANDING, TICK,
+    add_command, add_credit, clock_argument, outbox_arguments, tick_arguments,
 };
 use admission::{Command, Core, Guards, Request, redis as twin};
 use chain::PrivatePart;
@@ -273,6 +273,8 @@ impl Pair<'_> {
         let next = self.core.state().next;
         let committed = self.redis.outbox(&self.keys, 0, next).1;
         assert_eq!(committed, next);
+        let standing: (u64, u64, u64, Vec<Vec<u8>>) = self.redis.call(STANDING, &self.keys, &[]);
+        assert_eq!(standing, twin::standing(&self.core));
         let image = Image::of(&self.core, UNCOMMITTED_MAX);
         let state: Vec<u8> = redis::cmd("GET").arg(&self.keys[0]).query(&mut self.redis.connection).unwrap();
         assert_eq!(state, image.state);
