@@ -14,7 +14,7 @@ use chain::disk::SpareReady;
 use domain::{Clock, Refusal, limits};
 use tokio::sync::Notify;
 
-use crate::command::{Answer, Request};
+use crate::command::{Answer, Query, Request};
 use crate::owner::{Owner, OwnerError};
 use crate::postbox::{Reply, deliver};
 use crate::view::SaleView;
@@ -186,6 +186,16 @@ impl Requests {
         let mut inbox = self.shared.lock();
         let count = count_max.min(inbox.requests.len());
         inbox.requests.drain(..count).collect()
+    }
+
+    /// Takes all that only read, wherever they stand.
+    pub fn take_reads(&self) -> Vec<(Query, Reply)> {
+        let mut inbox = self.shared.lock();
+        let (reads, rest): (VecDeque<_>, VecDeque<_>) =
+            inbox.requests.drain(..).partition(|(request, _)| matches!(request, Request::Read(_)));
+        inbox.requests = rest;
+        let query = |(request, reply)| if let Request::Read(query) = request { Some((query, reply)) } else { None };
+        reads.into_iter().filter_map(query).collect()
     }
 
     /// Whether nothing more will come.

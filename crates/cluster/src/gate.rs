@@ -111,6 +111,8 @@ impl<'a> Gate<'a> {
                 Err(error) => tracing::debug!(sale = self.follower.name, %error, "no decision; it is asked for again"),
             }
             batch = self.not_again(batch);
+            // Nor need anybody wait who only reads.
+            self.requests.take_reads().into_iter().for_each(|(query, reply)| self.read_here(reply, &query));
             if start.elapsed() > PATIENCE || self.requests.stopped() {
                 batch.drain(..).for_each(|(_, reply)| self.refuse(reply, Refusal::OutcomeUnknown));
             }
