@@ -16,7 +16,7 @@ struct Suite {
 }
 
 /// What needs no compiler comes first; the tests follow after these.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite { name: "packages", run: packages::check },
     Suite { name: "format", run: format },
     Suite { name: "tidy", run: tidy::run },
@@ -25,6 +25,7 @@ const SUITES: [Suite; 8] = [
     Suite { name: "documentation", run: documentation },
     Suite { name: "smoke", run: smoke::run },
     Suite { name: "http-on-cluster", run: crate::cluster::http_suite },
+    Suite { name: "cluster", run: cluster },
 ];
 const TESTS: &str = "tests";
 
@@ -78,11 +79,18 @@ fn documentation(root: &Path) -> anyhow::Result<()> {
     run_command(&mut cargo(root, &["test", "--workspace", "--doc", "--locked", "--quiet"]))
 }
 
+/// The faults of a cluster. In one process, whatever else runs tests here: it takes half a minute to start a cluster.
+fn cluster(root: &Path) -> anyhow::Result<()> {
+    run_command(&mut cargo(root, &["test", "--quiet", "--locked", "--package", "system-tests", "--test", "cluster"]))
+}
+
 /// Whether all tests passed. One closing line for all of them where nextest is installed, cargo's own runner elsewhere.
 fn tests(root: &Path) -> anyhow::Result<bool> {
     let has_nextest = succeeds(&mut cargo(root, &["nextest", "--version"]));
     let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
     let what = ["--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"];
-    let status = cargo(root, runner).args(what).status().context("the tests cannot be started")?;
+    // Its own suite ran them. Without nextest they run again, which costs time and nothing else.
+    let but_not: &[&str] = if has_nextest { &["-E", "not binary(cluster)"] } else { &[] };
+    let status = cargo(root, runner).args(what).args(but_not).status().context("the tests cannot be started")?;
     Ok(status.success())
 }

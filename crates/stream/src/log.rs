@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use bytes::Bytes;
@@ -23,6 +22,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 const WARN_EVERY: Duration = Duration::from_secs(5);
 /// So many batches are read one by one; more of them through a consumer.
 const FEW: usize = 32;
+/// Messages of one fetch, and how long a consumer that nobody asks stays on the server.
+const READ_AT_ONCE: usize = 500;
+const CONSUMER_LIFE: Duration = Duration::from_secs(10);
 /// How long a consumer may stay silent before the leader is asked instead.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -205,28 +207,31 @@ impl StreamLog {
     /// Reads what a consumer has at once. It may end before the chain does.
     async fn read_many(&mut self, replay: &mut Follow<'_>) -> Result<usize, ReadError> {
         let unreachable = |error: &dyn std::fmt::Display| ReadError::Unreachable(error.to_string());
-        let config = OrderedConfig {
+        let config = pull::Config {
             filter_subject: self.subject.clone(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.end.sequence + 1 },
-            ..OrderedConfig::default()
+            ack_policy: AckPolicy::None,
+            inactive_threshold: CONSUMER_LIFE,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
         };
         let consumer = self.store.stream.create_consumer(config).await.map_err(|error| unreachable(&error))?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(0);
-        }
-        let mut messages = consumer.messages().await.map_err(|error| unreachable(&error))?;
         let mut batches = 0;
-        while let Ok(Some(message)) = tokio::time::timeout(READ_PATIENCE, messages.next()).await {
-            let message = message.map_err(|error| unreachable(&error))?;
-            let info = message.info().map_err(|error| ReadError::Unreachable(error.to_string()))?;
-            let (sequence, pending) = (info.stream_sequence, info.pending);
-            self.follow(sequence, &message.payload, replay)?;
-            batches += 1;
-            if pending == 0 {
-                break;
+        loop {
+            let fetch = consumer.fetch().max_messages(READ_AT_ONCE).messages();
+            let mut messages = fetch.await.map_err(|error| unreachable(&error))?;
+            let before = batches;
+            while let Ok(Some(message)) = tokio::time::timeout(READ_PATIENCE, messages.next()).await {
+                let message = message.map_err(|error| unreachable(&error))?;
+                let sequence = message.info().map_err(|error| unreachable(&error))?.stream_sequence;
+                self.follow(sequence, &message.payload, replay)?;
+                batches += 1;
+            }
+            if batches == before {
+                return Ok(batches);
             }
         }
-        Ok(batches)
     }
 
     /// Appends a batch; it is durable on a majority of the servers when this returns `Ok`.
