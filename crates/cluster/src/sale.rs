@@ -26,7 +26,7 @@ use crate::relay::Relay;
 /// Where the rung is said, and what the operator wants.
 const RUNG: &str = "rung";
 const ORDER: &str = "order";
-/// How long a process that joins a sale waits until somebody decides it.
+/// How long a process that joins sales waits until somebody decides them.
 const JOIN_PATIENCE: Duration = Duration::from_secs(4);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -95,8 +95,7 @@ impl Cluster {
         })
     }
 
-    /// Takes part in a sale from here on. `None` while its chain has not been begun. Blocks until the chain is read to its end and, for a
-    /// moment, until somebody decides.
+    /// Takes part in a sale from here on. `None` while its chain has not been begun. Blocks until the chain is read to its end.
     pub fn join(&self, part: Part<'_>, on_end: OnEnd) -> Result<Option<(OwnerHandle, Arc<Ladder>)>, FollowError> {
         let opened = self.runtime.block_on(Follower::open(&self.store, part.folder, part.name, part.sale))?;
         let Some((follower, log)) = opened else { return Ok(None) };
@@ -113,11 +112,17 @@ impl Cluster {
         };
         let handle = OwnerHandle::elsewhere(view, move |requests| running.run(&requests, on_end))
             .map_err(|error| FollowError::Copy { folder: part.folder.to_owned(), reason: error.to_string() })?;
-        let start = Instant::now();
-        while ladder.rung() == Rung::Paused && start.elapsed() < JOIN_PATIENCE {
-            std::thread::sleep(LOOK_AGAIN);
-        }
         Ok(Some((handle, ladder)))
+    }
+
+    /// Waits a moment until somebody decides each of these sales.
+    pub fn wait_until_decided<'l>(&self, ladders: impl IntoIterator<Item = &'l Arc<Ladder>>) {
+        let start = Instant::now();
+        for ladder in ladders {
+            while ladder.rung() == Rung::Paused && start.elapsed() < JOIN_PATIENCE {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
     }
 
     /// Tells every relay what the operator wants of a sale's ladder. Blocks until the message has left.

@@ -64,6 +64,8 @@ impl Takeover<'_> {
         let parts = self.replay()?;
         let (calls, waiting) = sync_channel(CALLS_MAX);
         let stop = Arc::new(AtomicBool::new(false));
+        // Also where this process is asked to end in the midst of it: the owner's thread must not go on by itself.
+        let _ends_with_us = StopsOwner(Arc::clone(&stop));
         let owning = Owning {
             chain: StreamChain {
                 log,
@@ -123,6 +125,15 @@ impl Takeover<'_> {
                 return;
             }
         }
+    }
+}
+
+/// Tells the owner's thread to end when this is dropped.
+struct StopsOwner(Arc<AtomicBool>);
+
+impl Drop for StopsOwner {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

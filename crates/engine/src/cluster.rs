@@ -28,11 +28,13 @@ impl Engine {
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens = self.vault.with(|vault| vault.admin_tokens())?;
         *self.admin_tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
             if self.sale(&secrets.name).is_none() {
-                self.join(cluster, &secrets)?;
+                joined.extend(self.join(cluster, &secrets)?);
             }
         }
+        cluster.wait_until_decided(joined.iter().filter_map(|sale| sale.ladder.as_ref()));
         Ok(())
     }
 

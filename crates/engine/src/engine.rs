@@ -197,7 +197,9 @@ impl Engine {
         let data = DataFolder::open(data)?;
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
         let (mut vault, cluster) = open_vault(options.cluster, &data, &options.clock)?;
-        vault.first_admin_token(&data.admin_token())?;
+        if vault.first_admin_token(&data.admin_token())? {
+            tracing::info!(file = %data.admin_token().display(), "the first admin token has been written");
+        }
         let keys = vault.deployment_keys()?;
         let sales = vault.sales()?;
         let registry = Arc::new(RwLock::new(Registry::default()));

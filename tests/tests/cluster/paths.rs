@@ -31,9 +31,9 @@ fn cut(cluster: &mut Cluster, sale: &str, node: &'static str, ways: &[&Proxy], s
     // Of two relays the one behind the ways is to have the lock, so the other one comes later.
     let other = NODES.iter().map(|(name, _)| *name).find(|name| name.starts_with("relay") && *name != node);
     let other = other.filter(|_| node.starts_with("relay"));
-    other.into_iter().for_each(|other| cluster.stop_node(other));
     cluster.stop_node(node);
     cluster.start_node_with(node, settings);
+    other.into_iter().for_each(|other| cluster.stop_node(other));
     let rush = Rush::begin(cluster, sale);
     other.into_iter().for_each(|other| cluster.start_node(other));
     rush.until_uncommitted(cluster);
