@@ -204,9 +204,9 @@ impl StreamLog {
         Ok(())
     }
 
-    /// Reads what a consumer has at once. It may end before the chain does.
+    /// Reads what a consumer has at once. It may end before the chain does, and where consumers cannot be had, before its beginning:
+    /// what is left is read one by one.
     async fn read_many(&mut self, replay: &mut Follow<'_>) -> Result<usize, ReadError> {
-        let unreachable = |error: &dyn std::fmt::Display| ReadError::Unreachable(error.to_string());
         let config = pull::Config {
             filter_subject: self.subject.clone(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.end.sequence + 1 },
@@ -216,16 +216,16 @@ impl StreamLog {
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let consumer = self.store.stream.create_consumer(config).await.map_err(|error| unreachable(&error))?;
+        let Ok(consumer) = self.store.stream.create_consumer(config).await else { return Ok(0) };
         let mut batches = 0;
         loop {
-            let fetch = consumer.fetch().max_messages(READ_AT_ONCE).messages();
-            let mut messages = fetch.await.map_err(|error| unreachable(&error))?;
+            let Ok(mut messages) = consumer.fetch().max_messages(READ_AT_ONCE).messages().await else {
+                return Ok(batches);
+            };
             let before = batches;
-            while let Ok(Some(message)) = tokio::time::timeout(READ_PATIENCE, messages.next()).await {
-                let message = message.map_err(|error| unreachable(&error))?;
-                let sequence = message.info().map_err(|error| unreachable(&error))?.stream_sequence;
-                self.follow(sequence, &message.payload, replay)?;
+            while let Ok(Some(Ok(message))) = tokio::time::timeout(READ_PATIENCE, messages.next()).await {
+                let Ok(info) = message.info() else { return Ok(batches) };
+                self.follow(info.stream_sequence, &message.payload, replay)?;
                 batches += 1;
             }
             if batches == before {
