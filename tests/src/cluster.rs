@@ -246,10 +246,7 @@ impl Cluster {
 
     /// kill -9.
     pub fn kill_node(&mut self, name: &str) {
-        let mut node = self.nodes.remove(name).expect("the node runs");
-        node.process.signal(Signal::KILL).expect("a process can be killed");
-        // It is gone already, so this only collects it.
-        node.process.end().expect("a killed process ends");
+        self.nodes.remove(name).expect("the node runs").process.kill().expect("a process can be killed");
     }
 
     /// An orderly end.

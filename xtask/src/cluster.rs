@@ -5,7 +5,7 @@ use std::path::Path;
 use services::nodes::{NODES, Node, configure};
 use services::process::Life;
 
-use crate::process::{cargo, run};
+use crate::process::{cargo, run, target};
 
 /// Starts the servers where they are not running, and the engine's processes.
 pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
@@ -49,8 +49,4 @@ pub(crate) fn http_suite(root: &Path) -> anyhow::Result<()> {
     drop(cluster);
     services::down(&folder)?;
     outcome
-}
-
-fn target(root: &Path) -> std::path::PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
 }

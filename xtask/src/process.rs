@@ -1,7 +1,7 @@
 //! Runs other programs from the repository's folder and says which one failed.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -24,10 +24,14 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
+}
+
 /// What the debug build of our own binary prints; its progress goes to our stderr.
 pub(crate) fn binary_output(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
-    let mut command = Command::new(target.join("debug/doorbuster"));
+    let mut command = Command::new(target(root).join("debug/doorbuster"));
     command.args(arguments).current_dir(root).stderr(Stdio::inherit());
     let output = command.output().with_context(|| format!("{} cannot be started", line_of(&command)))?;
     if !output.status.success() {

@@ -6,7 +6,7 @@
 use domain::record::{Counts, Held, PauseReason, ReleaseReason};
 use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, Refusal, SaleDefinition, SalePhase, limits};
 
-use crate::command::{Command, Grant, GrantStatus, PurchaseRequest, SaleState, Wish};
+use crate::command::{Command, Grant, GrantStatus, PurchaseRequest, Query, SaleState, Wish};
 use crate::grants::{Grants, body_front};
 use crate::stock::Stock;
 use crate::verdict::{self, Holdings, Window};
@@ -434,6 +434,18 @@ impl Core {
     /// The customer's grant under this purchase id.
     pub fn purchase_of(&self, customer: Pseudonym, purchase: PurchaseId) -> Option<PurchaseNumber> {
         self.grants.of_customer(customer).find(|(_, row)| row.purchase == purchase).map(|(number, _)| number)
+    }
+
+    /// The grant that a query names, if there is one that the asker may see.
+    pub(crate) fn find(&self, query: &Query) -> Option<PurchaseNumber> {
+        match *query {
+            Query::Purchase { customer, purchase } => self.purchase_of(customer, purchase),
+            Query::Order { number, customer } => {
+                let row = self.grants.row(number);
+                row.filter(|row| customer.is_none_or(|asks| asks == row.customer)).map(|_| number)
+            }
+            Query::Mine { .. } | Query::Sale => None,
+        }
     }
 
     /// All grants of a customer, newest first.

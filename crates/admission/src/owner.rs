@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chain::batch::{BatchBuilder, BatchHeader, EncodedBatch};
+use chain::codec::bytes_about;
 use chain::digest::StateHash;
 use chain::disk::{SpareReady, SpareTask};
 use chain::{AppendError, ChainLog, Files, HeadSigner, Log, OpenError, PrivatePart, SignedHead};
@@ -183,8 +184,7 @@ impl<L: ChainLog> Owner<L> {
             owner.core.emit(Record::ClockCredit(outage), &mut turn.records);
         }
         owner.chain(&mut turn)?;
-        owner.publish_holders_of_replay();
-        owner.publish(&turn);
+        owner.view.publish_replayed(&owner.core);
         Ok(owner)
     }
 
@@ -312,16 +312,14 @@ impl<L: ChainLog> Owner<L> {
     }
 
     fn read(&self, query: &Query) -> Due {
-        let found = match *query {
-            Query::Sale => return Due::Sale,
-            Query::Mine { customer } => return Due::Grants(customer),
-            Query::Purchase { customer, purchase } => self.core.purchase_of(customer, purchase),
-            Query::Order { number, customer } => {
-                let row = self.core.grants.row(number);
-                row.filter(|row| customer.is_none_or(|asks| asks == row.customer)).map(|_| number)
-            }
-        };
-        found.map_or(Due::Refused(Refusal::NotFound, self.position(), None), |number| Due::Grant(number, None))
+        match *query {
+            Query::Sale => Due::Sale,
+            Query::Mine { customer } => Due::Grants(customer),
+            Query::Purchase { .. } | Query::Order { .. } => match self.core.find(query) {
+                Some(number) => Due::Grant(number, None),
+                None => Due::Refused(Refusal::NotFound, self.position(), None),
+            },
+        }
     }
 
     /// The last record that is decided, durable by the time that an answer leaves.
@@ -396,8 +394,7 @@ impl<L: ChainLog> Owner<L> {
         let Some(batch) = self.unwritten.take() else { return Ok(true) };
         match self.append(&batch) {
             Ok(()) => {
-                self.publish_holders_of_replay();
-                self.view.publish(&self.core);
+                self.view.publish_replayed(&self.core);
                 Ok(true)
             }
             Err(AppendError::Full(_)) => {
@@ -415,13 +412,6 @@ impl<L: ChainLog> Owner<L> {
             }
         }
         self.view.publish(&self.core);
-    }
-
-    /// Every customer with a grant, after a replay or a batch that was appended late.
-    fn publish_holders_of_replay(&self) {
-        for customer in self.core.grants.customers() {
-            self.view.holders().insert(customer);
-        }
     }
 
     fn answer(&self, due: Due, receipts: Option<&Receipts>) -> Answer {
@@ -474,15 +464,4 @@ struct Receipts {
     first: u64,
     hashes: Vec<Hash>,
     head: Arc<SignedHead>,
-}
-
-/// About how many bytes a record takes in a batch; only those whose size varies matter.
-fn bytes_about(record: &Record) -> usize {
-    let units = match record {
-        Record::Held(held) => held.units.len(),
-        Record::Retaken { units, .. } => units.len(),
-        Record::StockChanged { withdrawn, .. } => withdrawn.len(),
-        _ => 0,
-    };
-    192 + units * 8
 }

@@ -10,7 +10,7 @@ use chain::batch::Batch;
 use chain::digest::StateHash;
 use chain::{SignedHead, Watermark};
 use domain::ids::Hash;
-use domain::{Pseudonym, PurchaseNumber, Record, Refusal};
+use domain::{Pseudonym, Record, Refusal};
 
 use crate::command::{Answer, Query, Request};
 use crate::core::{Core, Guards, Verdict};
@@ -35,10 +35,7 @@ impl Replaying {
     pub fn finish(self, watermark: Arc<Watermark>, head: Hash) -> Option<Replica> {
         let (core, state_hash) = self.0?;
         let view = Arc::new(SaleView::new(core.definition.clone(), watermark));
-        for customer in core.grants.customers() {
-            view.holders().insert(customer);
-        }
-        view.publish(&core);
+        view.publish_replayed(&core);
         let epochs = vec![(core.epoch, 0)];
         Some(Replica { core, state_hash, view, epochs, head, recent: VecDeque::new(), recent_hashes: 0 })
     }
@@ -171,10 +168,8 @@ impl Replica {
         let next = self.core.next;
         let verdict = match *query {
             Query::Sale | Query::Mine { .. } => Verdict::Sale,
-            Query::Purchase { customer, purchase } => found(self.core.purchase_of(customer, purchase)),
-            Query::Order { number, customer } => {
-                let row = self.core.grants.row(number);
-                found(row.filter(|row| customer.is_none_or(|asks| asks == row.customer)).map(|_| number))
+            Query::Purchase { .. } | Query::Order { .. } => {
+                self.core.find(query).map_or(Verdict::Refused(Refusal::NotFound, None), Verdict::Unchanged)
             }
         };
         self.answer(Wanted::of(&Request::Read(query.clone())), verdict, next)
@@ -206,8 +201,4 @@ impl Replica {
     pub fn state_hash(&self) -> Hash {
         self.state_hash.bytes()
     }
-}
-
-fn found(number: Option<PurchaseNumber>) -> Verdict {
-    number.map_or(Verdict::Refused(Refusal::NotFound, None), Verdict::Unchanged)
 }

@@ -102,6 +102,12 @@ impl SaleView {
         }
     }
 
+    /// Publishes a core that was replayed, or whose last batch was appended late: every holder, then window and marks.
+    pub(crate) fn publish_replayed(&self, core: &Core) {
+        core.grants.customers().for_each(|customer| self.holders.insert(customer));
+        self.publish(core);
+    }
+
     /// The verdict that the owner would give, where this view is enough to know it; `None` sends the request to the owner.
     ///
     /// A request that passes a mark on a permit must be submitted: the owner renews the permits when it has seen it.

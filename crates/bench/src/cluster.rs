@@ -16,7 +16,7 @@ use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{AUDIENCE, ISSUER, RequestsFile, SECRET, Shape, engine_options, prepare, prepare_in};
 use crate::figures::median;
 use crate::folder::Workspace;
-use crate::http_figures::{HOLD_SECONDS, MEASURE_MILLISECONDS, STOCK, WARM_UP_MILLISECONDS, measure};
+use crate::http_figures::{HOLD_SECONDS, STOCK, closed_loop, measure, nothing_contradicts};
 use crate::machine::Machine;
 use crate::process::Job;
 use crate::server::{Running, ServerJob};
@@ -128,21 +128,7 @@ impl ClusterBench {
     }
 
     fn job(&self, requests: &RequestsFile) -> anyhow::Result<ClientJob> {
-        let (address, server) = self.gate()?;
-        Ok(ClientJob {
-            address,
-            server,
-            requests: requests.clone(),
-            first: 0,
-            count: requests.count,
-            again: false,
-            connections: CONNECTIONS,
-            warm_up_milliseconds: WARM_UP_MILLISECONDS,
-            measure_milliseconds: MEASURE_MILLISECONDS,
-            rate: None,
-            status: 201,
-            core: None,
-        })
+        Ok(ClientJob { connections: CONNECTIONS, ..closed_loop(self.gate()?, requests, None) })
     }
 
     /// `cluster_held_vs_function` and `cluster_held_p99_ms`.
@@ -216,10 +202,7 @@ impl ClusterBench {
     fn audit(&self) -> anyhow::Result<()> {
         let worker = &self.nodes[2];
         for sale in [WINS, SOLD_OUT] {
-            let report = audit::audit(&worker.data, Some(sale), None, &mut |_| ())?;
-            for (name, promise) in report.promises.iter().chain(&report.proof) {
-                ensure!(promise.violations == 0, "{name}: {}", promise.evidence.join("; "));
-            }
+            nothing_contradicts(&audit::audit(&worker.data, Some(sale), None, &mut |_| ())?)?;
         }
         Ok(())
     }

@@ -49,8 +49,7 @@ pub(crate) fn per_second(options: &ClusterOptions, sale: &str) -> anyhow::Result
         });
         let counted = counted.await?;
         // So that the next sale finds memory.
-        let mut connection = master(&options.redis, &keys).await?;
-        redis::cmd("UNLINK").arg(&keys).query_async::<u64>(&mut connection).await?;
+        unlink(options, sale).await?;
         Ok(counted as f64 / (MEASURE_MILLISECONDS as f64 / 1_000.0))
     })
 }
@@ -60,12 +59,17 @@ pub(crate) fn remove(options: &ClusterOptions, sales: &[&str]) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for sale in sales {
-            let keys = keys(&format!("{}/{sale}", options.store.name));
-            let mut connection = master(&options.redis, &keys).await?;
-            redis::cmd("UNLINK").arg(&keys).query_async::<u64>(&mut connection).await?;
+            unlink(options, sale).await?;
         }
         Ok(())
     })
+}
+
+async fn unlink(options: &ClusterOptions, sale: &str) -> anyhow::Result<()> {
+    let keys = keys(&format!("{}/{sale}", options.store.name));
+    let mut connection = master(&options.redis, &keys).await?;
+    redis::cmd("UNLINK").arg(&keys).query_async::<u64>(&mut connection).await?;
+    Ok(())
 }
 
 /// A connection to the server that has the keys.

@@ -1,5 +1,6 @@
 //! The figures over HTTP: engine and bare server in turns, five rounds, on the same core, asked by the same client on another.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -156,9 +157,18 @@ fn half_load(bench: &mut Bench, fresh: &Path, requests: &RequestsFile, rate: f64
 
 /// A closed loop of the usual length, for answers of 201.
 pub(crate) fn client_job(server: &Running, requests: &RequestsFile, core: usize) -> ClientJob {
+    closed_loop((server.address, server.helper.id()), requests, Some(core))
+}
+
+/// The same for a server that listens there and is that process.
+pub(crate) fn closed_loop(
+    (address, server): (SocketAddr, u32),
+    requests: &RequestsFile,
+    core: Option<usize>,
+) -> ClientJob {
     ClientJob {
-        address: server.address,
-        server: server.helper.id(),
+        address,
+        server,
         requests: requests.clone(),
         first: 0,
         count: requests.count,
@@ -168,7 +178,7 @@ pub(crate) fn client_job(server: &Running, requests: &RequestsFile, core: usize)
         measure_milliseconds: MEASURE_MILLISECONDS,
         rate: None,
         status: HELD,
-        core: Some(core),
+        core,
     }
 }
 
@@ -202,13 +212,18 @@ pub(crate) fn check_audit(bench: &mut Bench, data: &Path, wins: u64) -> anyhow::
 
 fn audited(data: &Path, wins: u64) -> anyhow::Result<audit::SaleReport> {
     let mut report = audit::audit(data, None, None, &mut |_| ())?;
-    // What has nothing to check here (answers without notes, say) does not count against the run; a contradiction does.
-    for (name, promise) in report.promises.iter().chain(&report.proof) {
-        ensure!(promise.violations == 0, "{name}: {}", promise.evidence.join("; "));
-    }
+    nothing_contradicts(&report)?;
     let sale = report.sales.pop().context("there is no sale")?;
     ensure!(sale.orders >= wins, "{wins} wins were answered, the chain has {} orders", sale.orders);
     Ok(sale)
+}
+
+/// What has nothing to check here (answers without notes, say) does not count against a run; a contradiction does.
+pub(crate) fn nothing_contradicts(report: &audit::AuditReport) -> anyhow::Result<()> {
+    for (name, promise) in report.promises.iter().chain(&report.proof) {
+        ensure!(promise.violations == 0, "{name}: {}", promise.evidence.join("; "));
+    }
+    Ok(())
 }
 
 fn set_ratio(bench: &mut Bench, key: &'static str, rounds: &[Round]) {

@@ -17,6 +17,17 @@ pub enum CodecError {
     Range(RecordKind),
 }
 
+/// About how many bytes a record takes in a batch; only those whose size varies matter.
+pub fn bytes_about(record: &Record) -> usize {
+    let units = match record {
+        Record::Held(held) => held.units.len(),
+        Record::Retaken { units, .. } => units.len(),
+        Record::StockChanged { withdrawn, .. } => withdrawn.len(),
+        _ => 0,
+    };
+    192 + units * 8
+}
+
 /// Appends the record's public bytes to `out`.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {

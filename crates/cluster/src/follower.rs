@@ -16,6 +16,8 @@ use domain::SaleId;
 use stream::{AppendError, Place, ReadError, Store, StreamLog};
 use tokio::sync::Notify;
 
+use crate::relay::RelayError;
+
 /// Where batches are told of that stand in the chain.
 const CHAIN: &str = "chain";
 /// Between two looks at a stream that cannot be followed now.
@@ -172,18 +174,12 @@ impl Follower {
 
     /// Asks the stream because nobody told anything for a while.
     async fn look(&self, log: &mut StreamLog) -> Result<(), ReadError> {
-        self.catch_up(log).await?;
-        if log.is_shorter().await {
-            return Err(ReadError::Shorter { stream: 0, known: log.next() });
-        }
-        Ok(())
+        if log.has_more().await? { self.catch_up(log).await } else { Ok(()) }
     }
 
     /// Gives the stream what it has lost and this process's copy has.
     pub(crate) async fn put_back(&self) -> Result<StreamLog, FollowError> {
-        tracing::error!(sale = self.name, "the stream lost records that it had acknowledged; they are put back");
-        let mut reader = self.reader()?;
-        let mut log = put_back(&self.store, &self.name, self.sale, &mut reader, &self.folder).await?;
+        let mut log = put_back(&self.store, &self.name, self.sale, &self.folder).await?;
         self.catch_up(&mut log).await?;
         Ok(log)
     }
@@ -212,12 +208,20 @@ impl Follower {
 
     /// A reader of the copy.
     pub(crate) fn reader(&self) -> Result<LogReader, FollowError> {
-        LogReader::open(copy_files(), &self.folder)
-            .map_err(|error| FollowError::Copy { folder: self.folder.clone(), reason: error.to_string() })
+        open_reader(&self.folder)
+    }
+
+    /// Appends a batch to the chain. It stands there, this process has taken it, and everybody has been told, when this returns `Ok`.
+    pub(crate) async fn append(&self, log: &mut StreamLog, batch: &EncodedBatch) -> Result<(), RelayError> {
+        log.append(batch).await?;
+        let parsed = Batch::parse(&batch.bytes).map_err(|error| RelayError::Replay(error.to_string()))?;
+        self.take(&batch.bytes, &parsed).map_err(RelayError::Replay)?;
+        self.tell(log.sequence(), &batch.bytes).await;
+        Ok(())
     }
 
     /// Tells everybody of a batch that stands in the chain as message `sequence`.
-    pub(crate) async fn tell(&self, sequence: u64, bytes: &[u8]) {
+    async fn tell(&self, sequence: u64, bytes: &[u8]) {
         let message = [&sequence.to_le_bytes()[..], bytes].concat();
         // Whoever does not hear it asks the stream.
         drop(self.store.client().publish(self.store.beside(CHAIN, &self.name), Bytes::from(message)).await);
@@ -228,7 +232,12 @@ fn copy_files() -> Arc<dyn Files> {
     Arc::new(CopyFiles)
 }
 
-pub(crate) fn encoded(bytes: &[u8], batch: &Batch<'_>) -> EncodedBatch {
+fn open_reader(folder: &Path) -> Result<LogReader, FollowError> {
+    LogReader::open(copy_files(), folder)
+        .map_err(|error| FollowError::Copy { folder: folder.to_owned(), reason: error.to_string() })
+}
+
+fn encoded(bytes: &[u8], batch: &Batch<'_>) -> EncodedBatch {
     EncodedBatch { header: batch.header, previous: batch.previous, head: batch.head, bytes: bytes.to_vec() }
 }
 
@@ -258,31 +267,18 @@ async fn resume(store: &Store, name: &str, copy: &Log, folder: &Path) -> Result<
     }
     let place = Place { sale: copy.sale(), next: copy.next(), head: copy.head(), epoch: copy.epoch() };
     match StreamLog::resume(store, name, &place).await {
-        Err(ReadError::Shorter { stream, known }) => {
-            tracing::error!(
-                sale = name,
-                stream,
-                known,
-                "the stream lost records that it had acknowledged; they are put back"
-            );
-            let mut reader = LogReader::open(copy_files(), folder)
-                .map_err(|error| FollowError::Copy { folder: folder.to_owned(), reason: error.to_string() })?;
-            put_back(store, name, place.sale, &mut reader, folder).await
-        }
+        Err(ReadError::Shorter { .. }) => put_back(store, name, place.sale, folder).await,
         other => Ok(other?),
     }
 }
 
 /// Appends to the stream what a copy has and the stream has lost; every batch as it was, so that every receipt stays true.
-async fn put_back(
-    store: &Store,
-    name: &str,
-    sale: SaleId,
-    reader: &mut LogReader,
-    folder: &Path,
-) -> Result<StreamLog, FollowError> {
+async fn put_back(store: &Store, name: &str, sale: SaleId, folder: &Path) -> Result<StreamLog, FollowError> {
     let lost = |reason: String| FollowError::Lost { folder: folder.to_owned(), reason };
+    let mut reader = open_reader(folder)?;
     let mut log = StreamLog::at_end(store, name, sale).await?;
+    let stream = log.next();
+    tracing::error!(sale = name, stream, "the stream lost records that it had acknowledged; they are put back");
     reader.seek(log.next()).map_err(|error| lost(error.to_string()))?;
     while let Some(bytes) = reader.next_readable().map_err(|error| lost(error.to_string()))? {
         let batch = Batch::parse(&bytes).map_err(|error| lost(error.to_string()))?;

@@ -10,7 +10,8 @@ use admission::Command;
 use admission::redis::{
     DECIDE, Decided, OUTBOX, TICK, add_command, add_credit, clock_argument, outbox_arguments, tick_arguments,
 };
-use chain::batch::{Batch, BatchBuilder, BatchHeader};
+use chain::batch::{BatchBuilder, BatchHeader};
+use chain::codec::bytes_about;
 use chain::{HeadSigner, PrivatePart};
 use domain::ids::Hash;
 use domain::record::PauseReason;
@@ -29,6 +30,8 @@ use crate::takeover::Takeover;
 const RECORDS_MAX: usize = 2_000;
 /// A batch is cut here; the last record may go beyond, the bound of a batch is never reached.
 const BATCH_BYTES_FULL: usize = limits::BATCH_BYTES_MAX / 2;
+/// Besides what is known of a record's size.
+const ROOM_BYTES: usize = 64;
 /// How long a lock outlives its holder, and how often it is renewed.
 const LOCK: (u64, Duration) = (3_000, Duration::from_secs(1));
 const LOCK_PART: &str = "relay";
@@ -326,13 +329,10 @@ impl<'a> Relay<'a> {
         let batch = builder.finish(self.signer);
         fault::reach(Stage::Decided);
         self.ladder.append_begins();
-        let appended = self.log.append(&batch).await;
+        let appended = self.follower.append(&mut self.log, &batch).await;
         self.ladder.append_ends();
         appended?;
         fault::reach(Stage::Chained);
-        let parsed = Batch::parse(&batch.bytes).map_err(|error| RelayError::Replay(error.to_string()))?;
-        self.follower.take(&batch.bytes, &parsed).map_err(RelayError::Replay)?;
-        self.follower.tell(self.log.sequence(), &batch.bytes).await;
         Ok(())
     }
 
@@ -417,7 +417,8 @@ fn cut(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
     let (mut bytes, mut open) = (0, false);
     for entry in entries {
         let stands_alone = stands_alone(&entry.record);
-        let size = 256 + entry.private.as_ref().map_or(0, |part| part.sealed.len()) + size_of_units(&entry.record);
+        let sealed = entry.private.as_ref().map_or(0, |part| part.sealed.len());
+        let size = ROOM_BYTES + bytes_about(&entry.record) + sealed;
         match batches.last_mut() {
             Some(last) if open && !stands_alone && bytes + size <= BATCH_BYTES_FULL => {
                 bytes += size;
@@ -449,14 +450,5 @@ fn stands_alone(record: &Record) -> bool {
         | Record::Closed
         | Record::SecretRevealed(_)
         | Record::Settled(_) => true,
-    }
-}
-
-fn size_of_units(record: &Record) -> usize {
-    match record {
-        Record::Held(held) => held.units.len() * 8,
-        Record::Retaken { units, .. } => units.len() * 8,
-        Record::StockChanged { withdrawn, .. } => withdrawn.len() * 8,
-        _ => 0,
     }
 }

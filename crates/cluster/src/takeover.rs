@@ -44,6 +44,19 @@ struct Call {
     reply: async_nats::Subject,
 }
 
+/// A call whose requests the owner has taken, with what became of the first of them.
+struct Asked {
+    reply: async_nats::Subject,
+    count: usize,
+    decisions: Vec<Decision>,
+}
+
+impl Asked {
+    fn is_decided(&self) -> bool {
+        self.decisions.len() == self.count
+    }
+}
+
 /// What the owner is made of.
 pub(crate) struct Takeover<'a> {
     pub(crate) follower: &'a Arc<Follower>,
@@ -65,7 +78,7 @@ impl Takeover<'_> {
         let (calls, waiting) = sync_channel(CALLS_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         // Also where this process is asked to end in the midst of it: the owner's thread must not go on by itself.
-        let _ends_with_us = StopsOwner(Arc::clone(&stop));
+        let decides = StopsOwner(Arc::clone(&stop));
         let owning = Owning {
             chain: StreamChain {
                 log,
@@ -75,7 +88,7 @@ impl Takeover<'_> {
             },
             client: client.clone(),
             clock: Arc::clone(self.clock),
-            stop: Arc::clone(&stop),
+            stop,
             signer: self.signer.clone(),
             slot_secret: self.slot_secret,
         };
@@ -86,7 +99,7 @@ impl Takeover<'_> {
             () = receive(subscribed, calls) => None,
             () = self.until_redis_is_well(link) => None,
         };
-        stop.store(true, Ordering::Relaxed);
+        drop(decides);
         self.ladder.lead(None);
         let outcome = match outcome {
             Some(outcome) => outcome,
@@ -167,28 +180,25 @@ impl Owning {
         let mut owner = Owner::take_over(parts, chain, options, clocks())?;
         tracing::warn!(sale = name, epoch = owner.core().epoch(), "Redis is away: this process decides in its place");
         let (mut inbox, mut answers) = (VecDeque::new(), Vec::new());
-        let mut waiting: VecDeque<(Call, Vec<Decision>)> = VecDeque::new();
+        let mut waiting: VecDeque<Asked> = VecDeque::new();
         while !stop.load(Ordering::Relaxed) || !inbox.is_empty() {
             let sleep = Duration::from_millis(owner.idle_milliseconds_max(clocks().0)).min(SLEEP_MAX);
             let first = if inbox.is_empty() { calls.recv_timeout(sleep) } else { Err(RecvTimeoutError::Timeout) };
-            for mut call in first.into_iter().chain(calls.try_iter()) {
-                let requests = std::mem::take(&mut call.requests);
-                call.requests = Vec::with_capacity(0);
-                inbox.extend(requests.iter().cloned().map(|request| (request, ())));
-                waiting.push_back((Call { requests, ..call }, Vec::new()));
+            for Call { requests, reply } in first.into_iter().chain(calls.try_iter()) {
+                waiting.push_back(Asked { reply, count: requests.len(), decisions: Vec::new() });
+                inbox.extend(requests.into_iter().map(|request| (request, ())));
             }
             let (wall, monotonic) = clocks();
             // After an error nobody is answered: the gates ask whoever decides then.
             owner.step(wall, monotonic, &mut inbox, &mut answers)?;
             let (epoch, next) = (owner.core().epoch(), owner.core().next());
             for ((), answer) in answers.drain(..) {
-                if let Some((_, decisions)) = waiting.iter_mut().find(|(call, made)| made.len() < call.requests.len()) {
-                    decisions.push(decision(answer, epoch, next));
+                if let Some(asked) = waiting.iter_mut().find(|asked| !asked.is_decided()) {
+                    asked.decisions.push(decision(answer, epoch, next));
                 }
             }
-            while waiting.front().is_some_and(|(call, made)| made.len() == call.requests.len()) {
-                let Some((call, decisions)) = waiting.pop_front() else { break };
-                let reply = client.publish(call.reply, Bytes::from(encode_decisions(&decisions)));
+            while let Some(Asked { reply, decisions, .. }) = waiting.pop_front_if(|asked| asked.is_decided()) {
+                let reply = client.publish(reply, Bytes::from(encode_decisions(&decisions)));
                 // A gate without an answer asks again.
                 drop(runtime.block_on(reply));
             }
@@ -231,11 +241,8 @@ impl ChainLog for StreamChain {
     }
 
     fn append(&mut self, batch: &EncodedBatch) -> Result<(), AppendError> {
-        let unknown = |error: String| AppendError::Unknown(std::io::Error::other(error));
-        self.runtime.block_on(self.log.append(batch)).map_err(|error| unknown(error.to_string()))?;
-        let parsed = Batch::parse(&batch.bytes).map_err(|error| unknown(error.to_string()))?;
-        self.follower.take(&batch.bytes, &parsed).map_err(unknown)?;
-        self.runtime.block_on(self.follower.tell(self.log.sequence(), &batch.bytes));
+        let appended = self.runtime.block_on(self.follower.append(&mut self.log, batch));
+        appended.map_err(|error| AppendError::Unknown(std::io::Error::other(error)))?;
         self.watermark.publish(self.log.next());
         Ok(())
     }

@@ -260,14 +260,14 @@ impl StreamLog {
             };
             match self.find_at_end(batch).await {
                 Ok(Some(outcome)) => return outcome,
-                // Nothing stands there because the stream ends before it.
-                Ok(None) if self.is_shorter().await => {
-                    let stream = self.read_last().await?.map_or(0, |end| end.next);
-                    return Err(ReadError::Shorter { stream, known: self.end.next }.into());
+                // Nothing stands there: because the stream ends before it, or not yet. Then the message may still be on its way, and
+                // may be sent again: one of the two will find the place taken.
+                Ok(None) => {
+                    if let Err(shorter @ ReadError::Shorter { .. }) = self.has_more().await {
+                        return Err(shorter.into());
+                    }
                 }
-                // Nothing stands there yet. The message may still be on its way, and may be sent again: one of the two will find the
-                // place taken.
-                Ok(None) | Err(ReadError::Unreachable(_)) => {}
+                Err(ReadError::Unreachable(_)) => {}
                 Err(broken) => return Err(broken.into()),
             }
             if start.elapsed() > APPEND_PATIENCE {
@@ -322,10 +322,11 @@ impl StreamLog {
         last.map(|(sequence, bytes)| end_of(sequence, &bytes)).transpose()
     }
 
-    /// Whether the stream has lost messages of this subject that it had acknowledged; `false` also where nobody can tell.
-    pub async fn is_shorter(&self) -> bool {
-        let last = self.read_last().await;
-        last.is_ok_and(|last| last.map_or(0, |end| end.next) < self.end.next)
+    /// Whether the stream has more than this process knows of; an error where it has less, and so has lost what it acknowledged.
+    pub async fn has_more(&self) -> Result<bool, ReadError> {
+        let stream = self.read_last().await?.map_or(0, |end| end.next);
+        let known = self.end.next;
+        if stream < known { Err(ReadError::Shorter { stream, known }) } else { Ok(stream > known) }
     }
 
     fn check(&self, sequence: u64, batch: &Batch<'_>) -> Result<(), ReadError> {
