@@ -48,7 +48,8 @@ pub(crate) struct VerifyArgs {
     /// An export.
     file: PathBuf,
     /// The sale's public key (base64url), as the shop published it; default: the one in the export, which then proves itself only.
-    #[arg(long)]
+    // One key in 64 begins with a hyphen.
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
     /// A receipt to check: the JSON of a purchase's answer. May be given several times.
     #[arg(long, value_name = "FILE")]
