@@ -30,7 +30,10 @@ const APPLICABLE: [Claim; 7] = [
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// There is no data folder there, or it has no sales.
-    #[error("{} holds no sales: is it a data folder?", .0.display())]
+    #[error(
+        "{} holds no sales, so there is nothing to read; name the folder that a server was given as its data folder (--data, or \
+         data.folder of the configuration)", .0.display()
+    )]
     NoSales(PathBuf),
     /// The sale that was asked for is not there.
     #[error("there is no sale {sale:?}; there are: {}", .there.join(", "))]
@@ -90,7 +93,14 @@ pub fn audit(
     let promises = tally.lines(&claims, &APPLICABLE);
     let proof = tally.lines(&[Claim::Chain, Claim::Heads, Claim::Slots], &[Claim::Chain, Claim::Heads]);
     let nothing = promises.values().chain(proof.values()).any(|report| report.status == Status::NothingChecked);
-    Ok(AuditReport { ok: tally.is_clean() && !nothing, promises, proof, sales: reports })
+    let books_compared = reports.iter().any(|sale: &SaleReport| sale.books_lag < sale.records);
+    Ok(AuditReport {
+        ok: tally.is_clean() && !nothing && books_compared,
+        books_compared,
+        promises,
+        proof,
+        sales: reports,
+    })
 }
 
 /// The names of the sales in a data folder that have a log, sorted; just the named one if one is named.
@@ -178,8 +188,8 @@ fn audit_sale(
 /// The books must not be ahead of the chain, and must remember the head that the chain has there.
 fn check_offset(replayed: &Replayed, compared: bool, offset: &crate::books::Offset, tally: &mut Tally) {
     let end = replayed.end.next;
-    if (offset.next, end) == (0, 0) {
-        // The process died while it created the sale: nothing was promised and nothing is projected.
+    if offset.next == 0 {
+        // Nothing is projected yet, or never will be, as in the folder of a gate: that is no promise kept.
         return;
     }
     tally.check(Promise::DurableAnswer, compared && offset.next <= end, || {

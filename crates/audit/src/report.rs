@@ -9,6 +9,11 @@ use serde::Serialize;
 /// Examples kept per promise; the count goes on.
 pub(crate) const EVIDENCE_MAX: usize = 20;
 
+/// What the folder of a gate or a relay comes to.
+const WITHOUT_BOOKS: &str = ", because there is nothing to audit: this folder has no books that have read anything of these sales, so no \
+    order was compared with its record. In a cluster, audit a worker's folder. A chain without books is proven by `doorbuster log \
+    export` and `doorbuster verify`.";
+
 /// What is known of one promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +79,8 @@ pub struct SaleReport {
 pub struct AuditReport {
     /// No contradiction anywhere, and something to check for every promise that applies.
     pub ok: bool,
+    /// Whether books had read anything of these sales. Without them no order was compared with its record, and the audit fails.
+    pub books_compared: bool,
     /// `INV-1` to `INV-10`, all sales together.
     pub promises: BTreeMap<String, PromiseReport>,
     /// What the promises stand on: `chain` (hashes, order, times, epochs, frames), `heads` (signatures), `slots`.
@@ -121,7 +128,11 @@ impl fmt::Display for AuditReport {
         }
         writeln!(f)?;
         write_table(f, &self.promises, &self.proof)?;
-        write!(f, "{}", if self.ok { "audit: every promise kept" } else { "audit: FAILED" })
+        write!(f, "{}", if self.ok { "audit: every promise kept" } else { "audit: FAILED" })?;
+        if !self.books_compared {
+            write!(f, "{WITHOUT_BOOKS}")?;
+        }
+        Ok(())
     }
 }
 

@@ -125,6 +125,17 @@ fn honest_notes_are_clean_and_add_checks() {
 }
 
 #[test]
+fn notes_do_not_stand_in_for_books() {
+    let sketch = Sketch::good();
+    let folder = sketch.data();
+    let notes = honest(&sketch).write(&folder);
+    std::fs::remove_file(folder.0.join("books.sqlite")).unwrap();
+    let report = audit(&folder.0, Some(&notes));
+    assert_eq!(report.promises["INV-4"].status.name(), "kept");
+    assert!(!report.ok && !report.books_compared, "{report}");
+}
+
+#[test]
 fn a_win_that_the_chain_does_not_have_breaks_durable_answer() {
     let sketch = Sketch::good();
     let mut absent = honest(&sketch);

@@ -66,15 +66,26 @@ fn books_that_lag_are_compared_at_their_own_position() {
     }
 }
 
+/// A gate of a cluster has books that never read anything; a folder that was copied in part has none.
 #[test]
-fn books_that_were_deleted_leave_durable_answer_unchecked() {
+fn a_folder_without_books_is_told_as_that_and_fails() {
     let folder = Sketch::good().data();
+    let is_told = || {
+        let report = audit(&folder.0, None);
+        assert_eq!(broken(&report.promises, &report.proof), [""; 0], "{report}");
+        assert_eq!(report.promises["INV-4"].status.name(), "nothing_checked");
+        assert!(report.to_string().contains("audit: FAILED, because there is nothing to audit"), "{report}");
+        !report.ok && !report.books_compared
+    };
+    assert!(audit(&folder.0, None).books_compared);
+    for table in ["offsets", "orders", "inventory"] {
+        books::doctor(&folder.0, &format!("DELETE FROM {table}"));
+    }
+    assert!(is_told());
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.0.join(format!("books.sqlite{suffix}")));
     }
-    let report = audit(&folder.0, None);
-    assert!(!report.ok);
-    assert_eq!(report.promises["INV-4"].status.name(), "nothing_checked");
+    assert!(is_told());
 }
 
 #[test]
