@@ -9,10 +9,9 @@ use serde::Serialize;
 /// Examples kept per promise; the count goes on.
 pub(crate) const EVIDENCE_MAX: usize = 20;
 
-/// What the folder of a gate or a relay comes to.
-const WITHOUT_BOOKS: &str = ", because there is nothing to audit: this folder has no books that have read anything of these sales, so no \
-    order was compared with its record. In a cluster, audit a worker's folder. A chain without books is proven by `doorbuster log \
-    export` and `doorbuster verify`.";
+/// What an audit of the folder of a gate or a relay comes to.
+const WITHOUT_BOOKS: &str = "there are no books to audit: none in this folder have read anything of these sales, so no order was compared \
+    with its record. In a cluster, audit a worker's folder; `doorbuster log export` and `doorbuster verify` prove a chain without books";
 
 /// What is known of one promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,10 +128,7 @@ impl fmt::Display for AuditReport {
         writeln!(f)?;
         write_table(f, &self.promises, &self.proof)?;
         write!(f, "{}", if self.ok { "audit: every promise kept" } else { "audit: FAILED" })?;
-        if !self.books_compared {
-            write!(f, "{WITHOUT_BOOKS}")?;
-        }
-        Ok(())
+        if self.books_compared { Ok(()) } else { write!(f, "\n{WITHOUT_BOOKS}") }
     }
 }
 

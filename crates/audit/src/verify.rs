@@ -30,7 +30,7 @@ const SHOWN: [Claim; 6] = [
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A file could not be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{} cannot be read: {source}", .path.display())]
     Io {
         /// Which file.
         path: PathBuf,

@@ -110,3 +110,19 @@ fn read_key(text: &str) -> anyhow::Result<[u8; 32]> {
 fn code(ok: bool) -> ExitCode {
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::report;
+
+    #[test]
+    fn a_file_that_is_missing_is_named_once() {
+        let error = audit::verify(Path::new("nowhere/drop.chain"), None, &[]).unwrap_err();
+        let words = report::words(&error.into());
+        for once in ["nowhere/drop.chain", "No such file"] {
+            assert_eq!(words.matches(once).count(), 1, "{words}");
+        }
+    }
+}

@@ -54,7 +54,13 @@ impl Operator {
             format!("{folder}: no server has run here; start one with: doorbuster serve --data {folder}")
         })?;
         let path = data.join("admin-token");
-        let token = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let token = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "cannot read the admin token in {}; in a cluster only the process that made the vault has the file (its log says so): copy \
+                 it here, mode 0600",
+                path.display()
+            )
+        })?;
         Ok(Self { endpoints, token: token.trim().to_owned() })
     }
 

@@ -107,8 +107,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(code) => code,
         Err(error) => {
-            let error = format!("{error:#}");
-            report::say_error(&error);
+            report::say_error(&report::words(&error));
             ExitCode::FAILURE
         }
     }

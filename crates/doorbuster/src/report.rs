@@ -45,6 +45,20 @@ pub(crate) fn say_error(text: &str) {
     eprintln!("doorbuster: {text}");
 }
 
+/// An error with its causes, each said once: many of our errors have their cause's words in their own already, for whoever logs them.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words.push_str(": ");
+            words.push_str(&cause);
+        }
+    }
+    words
+}
+
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<ExitCode> {
     say(&serde_json::to_string_pretty(value)?);
     Ok(ExitCode::SUCCESS)
@@ -97,4 +111,38 @@ fn bench_cluster(args: &BenchArgs, configuration: &Path) -> anyhow::Result<ExitC
         }
     }
     Ok(if outcome["audits_clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context as _;
+
+    use super::words;
+
+    /// As `thiserror` makes them of a message that tells its source.
+    #[derive(Debug)]
+    struct Telling(io::Error);
+
+    impl std::fmt::Display for Telling {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "drop.chain: {}", self.0)
+        }
+    }
+
+    impl std::error::Error for Telling {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn an_error_says_every_cause_once() {
+        let telling = || Telling(io::Error::other("no such file"));
+        assert_eq!(words(&telling().into()), "drop.chain: no such file");
+        assert_eq!(words(&Err::<(), _>(telling()).context("verify").unwrap_err()), "verify: drop.chain: no such file");
+        let silent = Err::<(), _>(io::Error::other("no such file")).context("cannot read drop.toml").unwrap_err();
+        assert_eq!(words(&silent), "cannot read drop.toml: no such file");
+    }
 }
