@@ -9,6 +9,7 @@ pub mod nodes;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+mod rights;
 pub mod tls;
 
 pub use cluster::{Cluster, down, up};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::process::{Life, Started, command, free_ports, loopback, password};
 use crate::redis::Login;
+use crate::rights;
 use crate::tls::Identity;
 
 /// How long a server waits with syncing that acknowledges nothing which is not on disk.
@@ -120,10 +121,7 @@ jetstream {{ store_dir: "{store}", sync_interval: {sync}, max_memory_store: 64MB
 authorization {{
   users: [
     {{ user: "{admin}", password: "{admin_password}" }}
-    {{ user: "{user}", password: "{user_password}", permissions: {{
-        publish: {{ allow: ["log.>", "doorbuster.>", "_INBOX.>", "$JS.API.>", "$JS.ACK.>"],
-                    deny: ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"] }}
-        subscribe: {{ allow: ["log.>", "doorbuster.>", "_INBOX.>"] }} }} }}
+    {{ user: "{user}", password: "{user_password}", {rights} }}
   ]
 }}
 "#,
@@ -134,6 +132,7 @@ authorization {{
         admin_password = servers.admin.password,
         user = servers.login.user,
         user_password = servers.login.password,
+        rights = rights::NATS,
     )
 }
 

@@ -8,12 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use crate::process::{Life, Started, command, free_ports, loopback, password};
+use crate::rights;
 use crate::tls::Identity;
 
-/// What the engine may do: its own keys and channels, no emptying, no administration.
-const RIGHTS: &str = "~doorbuster:* &doorbuster:* -@all +@read +@write +@pubsub +@connection +@transaction +@scripting +info +time +wait \
-    +role +cluster|keyslot +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|info -flushall -flushdb -swapdb -keys -function|flush \
-    -function|delete -function|restore -script|flush -script|kill";
 const USER: &str = "doorbuster";
 const ADMIN: &str = "admin";
 /// Milliseconds after which a silent master is given up.
@@ -54,8 +51,10 @@ impl Servers {
 
     fn access_list(&self) -> String {
         format!(
-            "user default off\nuser {ADMIN} on >{} ~* &* +@all\nuser {USER} on >{} {RIGHTS}\n",
-            self.admin.password, self.login.password
+            "user default off\nuser {ADMIN} on >{} ~* &* +@all\nuser {USER} on >{} {}\n",
+            self.admin.password,
+            self.login.password,
+            rights::REDIS
         )
     }
 
