@@ -14,10 +14,10 @@ use serde_json::Value;
 use services::nodes::{Node, configure};
 use services::process::Life;
 
-use crate::binary;
+use crate::binary::{self, Ended};
 use crate::folder::Folder;
 use crate::promises::audit_is_clean;
-use crate::server::Reach;
+use crate::server::{Reach, ended};
 use crate::waiting::{eventually, until};
 use crate::wire::Request;
 use crate::{AUDIENCE, ISSUER, SECRET};
@@ -239,6 +239,21 @@ impl Cluster {
         self.nodes.insert(name, node);
     }
 
+    /// Has a relay of its own data start with these settings, which has to be refused, and gives the words of the refusal.
+    pub fn refused(&self, data: &str, settings: &[&str]) -> Ended {
+        let shared = ["cluster.roles=relay", "admin.address=127.0.0.1:0"];
+        let settings = shared.iter().chain(settings).flat_map(|setting| ["--set", setting]);
+        let mut command = binary::command();
+        command.args(["serve", "--with-parent", "--config"]).arg(&self.configuration);
+        command.arg("--data").arg(self.path(data)).args(settings);
+        ended(command)
+    }
+
+    /// A database of its own in the cluster's PostgreSQL.
+    pub fn create_database(&self, name: &str) {
+        create_database(&self.servers.file, name);
+    }
+
     /// A node that runs.
     pub fn node(&self, name: &str) -> &Node {
         &self.nodes[name]
@@ -351,18 +366,8 @@ pub(crate) fn arguments_for(data: &Path) -> Vec<String> {
     let Some(servers) = std::env::var_os(SERVERS).map(PathBuf::from) else { return Vec::new() };
     let own = data.parent().and_then(Path::file_name).expect("a test's data lies in its folder").to_string_lossy();
     let name = format!("test-{own}");
-    let postgres = servers.parent().expect("a file lies in a folder").join("postgres");
-    let text = std::fs::read_to_string(&servers).expect("the servers' configuration can be read");
-    let (_, address) = text.split_once("[postgres]\naddresses = [\"").expect("PostgreSQL is in it");
-    let port = address.split('"').next().and_then(|address| address.rsplit(':').next()).expect("it has a port");
-    let create = format!("CREATE DATABASE \"{name}\" OWNER doorbuster");
     // A server that starts again has its database already.
-    let psql = std::process::Command::new("psql")
-        .arg("-h")
-        .arg(postgres)
-        .args(["-p", port, "-U", "postgres", "-d", "postgres", "-qc", &create])
-        .output();
-    psql.expect("psql is installed");
+    create_database(&servers, &name);
     let servers = servers.display();
     [
         "--config",
@@ -374,6 +379,21 @@ pub(crate) fn arguments_for(data: &Path) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec()
+}
+
+/// A database in the PostgreSQL of these servers, unless it is there.
+fn create_database(servers: &Path, name: &str) {
+    let postgres = servers.parent().expect("a file lies in a folder").join("postgres");
+    let text = std::fs::read_to_string(servers).expect("the servers' configuration can be read");
+    let (_, address) = text.split_once("[postgres]\naddresses = [\"").expect("PostgreSQL is in it");
+    let port = address.split('"').next().and_then(|address| address.rsplit(':').next()).expect("it has a port");
+    let create = format!("CREATE DATABASE \"{name}\" OWNER doorbuster");
+    let psql = std::process::Command::new("psql")
+        .arg("-h")
+        .arg(postgres)
+        .args(["-p", port, "-U", "postgres", "-d", "postgres", "-qc", &create])
+        .output();
+    psql.expect("psql is installed");
 }
 
 /// The Redis server that has a sale.

@@ -350,8 +350,12 @@ impl Drop for Server {
 /// # Panics
 /// When the server is still there after the time that everything has.
 pub(crate) fn serve_to_the_end(data: &Path, settings: &[&str]) -> Ended {
-    let mut child =
-        command(data, settings).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    ended(command(data, settings))
+}
+
+/// Runs a server that has to be refused to its end.
+pub(crate) fn ended(mut command: Command) -> Ended {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     eventually("the refusal", || child.try_wait().expect("a child can be waited for"));
     Ended::of(child.wait_with_output().expect("a child can be read"))
 }

@@ -14,7 +14,7 @@ use chain::disk::SpareReady;
 use domain::{Clock, Refusal, limits};
 use tokio::sync::Notify;
 
-use crate::command::{Answer, Query, Request};
+use crate::command::{Answer, Request};
 use crate::owner::{Owner, OwnerError};
 use crate::postbox::{Reply, deliver};
 use crate::view::SaleView;
@@ -188,14 +188,16 @@ impl Requests {
         inbox.requests.drain(..count).collect()
     }
 
-    /// Takes all that only read, wherever they stand.
-    pub fn take_reads(&self) -> Vec<(Query, Reply)> {
+    /// Takes all that are `wanted`, wherever they stand.
+    pub fn take_all(&self, wanted: impl Fn(&Request) -> bool) -> Vec<(Request, Reply)> {
         let mut inbox = self.shared.lock();
-        let (reads, rest): (VecDeque<_>, VecDeque<_>) =
-            inbox.requests.drain(..).partition(|(request, _)| matches!(request, Request::Read(_)));
+        if !inbox.requests.iter().any(|(request, _)| wanted(request)) {
+            return Vec::new();
+        }
+        let (taken, rest): (VecDeque<_>, VecDeque<_>) =
+            inbox.requests.drain(..).partition(|(request, _)| wanted(request));
         inbox.requests = rest;
-        let query = |(request, reply)| if let Request::Read(query) = request { Some((query, reply)) } else { None };
-        reads.into_iter().filter_map(query).collect()
+        taken.into()
     }
 
     /// Whether nothing more will come.

@@ -178,6 +178,11 @@ impl SaleView {
         self.suspended.store(suspended, Ordering::Relaxed);
     }
 
+    /// Whether nothing can be decided at the moment.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Relaxed)
+    }
+
     /// Whether the disk takes no purchases.
     pub fn is_storage_full(&self) -> bool {
         self.storage_full.load(Ordering::Relaxed)

@@ -31,11 +31,13 @@ pub(crate) struct Decider<'a> {
     follower: &'a Follower,
     ladder: &'a Ladder,
     random: Rng,
+    /// Whether Redis did not take us in when it was last asked.
+    is_refused: bool,
 }
 
 impl<'a> Decider<'a> {
     pub(crate) fn new(options: &RedisOptions, follower: &'a Follower, ladder: &'a Ladder, random: Rng) -> Self {
-        Self { link: Link::new(options, &follower.name), follower, ladder, random }
+        Self { link: Link::new(options, &follower.name), follower, ladder, random, is_refused: false }
     }
 
     /// Has the requests decided whose arguments these are, by whoever is said to decide; else by the other one. After an error it is
@@ -46,7 +48,13 @@ impl<'a> Decider<'a> {
         {
             return Ok(decisions);
         }
-        match self.redis_decides(arguments, count).await {
+        let decided = self.redis_decides(arguments, count).await;
+        let refused = if let Err(LinkError::Refused(reason)) = &decided { Some(reason.clone()) } else { None };
+        if refused.is_some() || self.is_refused {
+            self.is_refused = refused.is_some();
+            self.ladder.set_refused(refused);
+        }
+        match decided {
             Err(error) => self.owner_decides(arguments, count).await.map_err(|_| error),
             decided => decided,
         }

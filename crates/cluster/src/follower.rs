@@ -16,6 +16,7 @@ use domain::SaleId;
 use stream::{AppendError, Place, ReadError, Store, StreamLog};
 use tokio::sync::Notify;
 
+use crate::quiet::Quiet;
 use crate::relay::RelayError;
 
 /// Where batches are told of that stand in the chain.
@@ -76,6 +77,7 @@ impl Follower {
         let mut log = resume(store, name, &copy, folder).await?;
         let read = log
             .catch_up(&mut |bytes, batch| {
+                check_sale(sale, batch)?;
                 replaying.follow(batch)?;
                 copy.append(&encoded(bytes, batch)).map_err(|error| error.to_string())
             })
@@ -110,6 +112,7 @@ impl Follower {
         if batch.header.first < state.replica.core().next() {
             return Ok(());
         }
+        check_sale(self.sale, batch)?;
         state.replica.follow(batch)?;
         if let Some(copy) = &mut state.copy
             && let Err(error) = copy.append(&encoded(bytes, batch))
@@ -131,7 +134,7 @@ impl Follower {
     /// followed no further.
     pub(crate) async fn follow(&self, mut log: StreamLog) -> ReadError {
         use futures_util::StreamExt as _;
-        let mut told = None;
+        let (mut told, mut quiet) = (None, Quiet::default());
         loop {
             if told.is_none() {
                 told = self.store.client().subscribe(self.store.beside(CHAIN, &self.name)).await.ok();
@@ -156,7 +159,9 @@ impl Follower {
                 Err(ReadError::Shorter { .. }) => match self.put_back().await {
                     Ok(whole) => log = whole,
                     Err(error) => {
-                        tracing::warn!(sale = self.name, %error, "lost records are not put back");
+                        if quiet.is_due(&error) {
+                            tracing::warn!(sale = self.name, %error, "lost records are not put back; it is tried again");
+                        }
                         tokio::time::sleep(TRY_AGAIN).await;
                     }
                 },
@@ -226,6 +231,14 @@ impl Follower {
         // Whoever does not hear it asks the stream.
         drop(self.store.client().publish(self.store.beside(CHAIN, &self.name), Bytes::from(message)).await);
     }
+}
+
+/// A chain of the same name that another deployment has begun is not ours, however well it is made.
+fn check_sale(sale: SaleId, batch: &Batch<'_>) -> Result<(), String> {
+    if batch.header.sale == sale {
+        return Ok(());
+    }
+    Err("the stream has a sale of this name that another vault's deployment has begun; set cluster.name to a name of its own".to_owned())
 }
 
 fn copy_files() -> Arc<dyn Files> {

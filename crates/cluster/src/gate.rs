@@ -15,6 +15,7 @@ use domain::{ChainTime, Clock, Refusal, Stage, fault};
 
 use crate::decider::{Decider, Decision};
 use crate::follower::Follower;
+use crate::ladder::{Ladder, Rung};
 use crate::link::LinkError;
 
 /// Requests in one call: as long as it runs, no other gate is served.
@@ -23,6 +24,8 @@ const CALL_REQUESTS_MAX: usize = 64;
 const DUE_MAX: usize = 65_536;
 /// How long a decision is asked for before its outcome is left unknown.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long whoever pays, gives back or operates waits while nothing can be decided.
+const PAUSED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a read waits for what was decided before it.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a gate waits before it asks again: at first, and at most.
@@ -36,23 +39,35 @@ struct Due {
     reply: Reply,
     since: Instant,
     wanted: Wanted,
-    /// What was asked, where it only reads.
-    query: Option<Query>,
+    asked: Asked,
     verdict: Verdict,
     epoch: u64,
     next: u64,
 }
 
+/// What was asked, for whoever may wait no longer.
+enum Asked {
+    Read(Query),
+    Purchase,
+    Change,
+}
+
 pub(crate) struct Gate<'a> {
     pub(crate) follower: &'a Follower,
+    pub(crate) ladder: &'a Ladder,
     pub(crate) requests: &'a Requests,
     pub(crate) clock: &'a dyn Clock,
     due: Mutex<VecDeque<Due>>,
 }
 
 impl<'a> Gate<'a> {
-    pub(crate) fn new(follower: &'a Follower, requests: &'a Requests, clock: &'a dyn Clock) -> Self {
-        Self { follower, requests, clock, due: Mutex::default() }
+    pub(crate) fn new(
+        follower: &'a Follower,
+        ladder: &'a Ladder,
+        requests: &'a Requests,
+        clock: &'a dyn Clock,
+    ) -> Self {
+        Self { follower, ladder, requests, clock, due: Mutex::default() }
     }
 
     /// Until the process stops.
@@ -94,7 +109,7 @@ impl<'a> Gate<'a> {
     /// Has a batch decided, however often that must be asked for.
     async fn decide(&self, decider: &mut Decider<'_>, mut batch: Vec<(Request, Reply)>) {
         let start = Instant::now();
-        let mut pause = PAUSE.0;
+        let (mut pause, mut is_said) = (PAUSE.0, false);
         loop {
             let mut arguments = vec![clock_argument(ChainTime(self.clock.wall_milliseconds()))];
             batch.iter().for_each(|(request, _)| add_request(&mut arguments, request));
@@ -108,11 +123,26 @@ impl<'a> Gate<'a> {
                     return self.put_due(batch, decisions);
                 }
                 Err(LinkError::Full) => return self.without_memory(batch),
+                Err(error @ LinkError::Refused(_)) if !is_said => {
+                    tracing::error!(sale = self.follower.name, %error, "nothing can be decided by this process");
+                    is_said = true;
+                }
                 Err(error) => tracing::debug!(sale = self.follower.name, %error, "no decision; it is asked for again"),
             }
             batch = self.not_again(batch);
             // Nor need anybody wait who only reads.
-            self.requests.take_reads().into_iter().for_each(|(query, reply)| self.read_here(reply, &query));
+            for (request, reply) in self.requests.take_all(|request| matches!(request, Request::Read(_))) {
+                if let Request::Read(query) = request {
+                    self.read_here(reply, &query);
+                }
+            }
+            if start.elapsed() > PAUSED_PATIENCE && self.ladder.rung() == Rung::Paused {
+                batch = self.buyers(batch);
+                // Nothing was asked for these yet.
+                for (_, reply) in self.requests.take_all(|request| !is_purchase(request)) {
+                    self.refuse(reply, Refusal::Overloaded);
+                }
+            }
             if start.elapsed() > PATIENCE || self.requests.stopped() {
                 batch.drain(..).for_each(|(_, reply)| self.refuse(reply, Refusal::OutcomeUnknown));
             }
@@ -135,6 +165,15 @@ impl<'a> Gate<'a> {
             }
         }
         rest
+    }
+
+    /// Leaves to those who change something else than their own purchase's beginning that their outcome is unknown; buyers are `pending`.
+    fn buyers(&self, batch: Vec<(Request, Reply)>) -> Vec<(Request, Reply)> {
+        let (buyers, others) = batch.into_iter().partition(|(request, _)| is_purchase(request));
+        for (_, reply) in Vec::from_iter::<Vec<_>>(others) {
+            self.refuse(reply, Refusal::OutcomeUnknown);
+        }
+        buyers
     }
 
     /// Redis has no memory left, so nothing was decided: winners read what is theirs, everybody else hears that it does not go on.
@@ -174,8 +213,12 @@ impl<'a> Gate<'a> {
                 continue;
             }
             let wanted = Wanted::of(&request);
-            let query = if let Request::Read(query) = request { Some(query) } else { None };
-            due.push_back(Due { reply, since: Instant::now(), wanted, query, verdict, epoch, next });
+            let asked = match request {
+                Request::Read(query) => Asked::Read(query),
+                Request::Decide(Command::Purchase(_), _) => Asked::Purchase,
+                Request::Decide(..) => Asked::Change,
+            };
+            due.push_back(Due { reply, since: Instant::now(), wanted, asked, verdict, epoch, next });
         }
     }
 
@@ -184,7 +227,7 @@ impl<'a> Gate<'a> {
         deliver(&mut vec![(reply, Answer::Refused { refusal, position, retry_at: None })]);
     }
 
-    /// Tells what the chain has, whenever it has gone on; where it does not go on, reads are answered without.
+    /// Tells what the chain has, whenever it has gone on; where it does not go on, reads are answered without, and changes not known.
     async fn answer(&self) {
         loop {
             drop(tokio::time::timeout(READ_PATIENCE / 4, self.follower.moved.notified()).await);
@@ -194,17 +237,23 @@ impl<'a> Gate<'a> {
     }
 
     fn tell_impatient(&self) {
+        let is_paused = self.ladder.rung() == Rung::Paused;
         let mut due = self.due();
-        let waits_too_long = |due: &Due| due.query.is_some() && due.since.elapsed() > READ_PATIENCE;
+        let waits_too_long = |due: &Due| match due.asked {
+            Asked::Read(_) => due.since.elapsed() > READ_PATIENCE,
+            Asked::Change => is_paused && due.since.elapsed() > PAUSED_PATIENCE,
+            Asked::Purchase => false,
+        };
         if due.front().is_none_or(|oldest| oldest.since.elapsed() <= READ_PATIENCE) || !due.iter().any(waits_too_long) {
             return;
         }
         let (impatient, patient) = due.drain(..).partition(waits_too_long);
         *due = patient;
         drop(due);
-        for Due { reply, query, .. } in Vec::from_iter::<VecDeque<Due>>(impatient) {
-            if let Some(query) = query {
-                self.read_here(reply, &query);
+        for Due { reply, asked, .. } in Vec::from_iter::<VecDeque<Due>>(impatient) {
+            match asked {
+                Asked::Read(query) => self.read_here(reply, &query),
+                Asked::Purchase | Asked::Change => self.refuse(reply, Refusal::OutcomeUnknown),
             }
         }
     }
@@ -236,4 +285,8 @@ impl<'a> Gate<'a> {
             deliver(&mut answers);
         }
     }
+}
+
+fn is_purchase(request: &Request) -> bool {
+    matches!(request, Request::Decide(Command::Purchase(_), _))
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// How often it is said on which rung a sale stands.
 pub(crate) const SAY_EVERY: Duration = Duration::from_millis(500);
@@ -63,6 +64,8 @@ pub(crate) struct Said {
 #[derive(Debug, Default)]
 pub struct Ladder {
     inner: Mutex<Inner>,
+    /// This process has something else to say than before.
+    pub(crate) turned: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +76,8 @@ struct Inner {
     own: Option<Rung>,
     /// Since when it waits for an append.
     appending: Option<Instant>,
+    /// Why Redis refuses this process, while it does.
+    refused: Option<String>,
 }
 
 impl Ladder {
@@ -86,6 +91,11 @@ impl Ladder {
             Some((said, at)) if at.elapsed() <= SILENCE_MAX => said.rung,
             _ => Rung::Paused,
         }
+    }
+
+    /// The process that says so, if one does.
+    pub fn led_by(&self) -> Option<u64> {
+        self.lock().heard.filter(|(_, at)| at.elapsed() <= SILENCE_MAX).map(|(said, _)| said.process)
     }
 
     /// What the operator wants.
@@ -116,7 +126,18 @@ impl Ladder {
 
     /// From here on this process is responsible for the rung; `None`: no longer.
     pub(crate) fn lead(&self, rung: Option<Rung>) {
-        self.lock().own = rung;
+        if std::mem::replace(&mut self.lock().own, rung) != rung {
+            self.turned.notify_one();
+        }
+    }
+
+    /// Why this process cannot have anything decided, although others may: Redis does not take it in.
+    pub fn refused(&self) -> Option<String> {
+        self.lock().refused.clone()
+    }
+
+    pub(crate) fn set_refused(&self, reason: Option<String>) {
+        self.lock().refused = reason;
     }
 
     pub(crate) fn append_begins(&self) {

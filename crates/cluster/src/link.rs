@@ -24,6 +24,10 @@ pub(crate) enum LinkError {
     /// No server, no reply, or not the right server. The outcome is unknown; the call may be repeated.
     #[error("Redis does not answer: {0}")]
     Unreachable(String),
+    /// Definite: the server does not take us for who we say we are, or does not let us do what we have to. Other addresses are asked all the
+    /// same: one server may be configured wrongly.
+    #[error("Redis refuses us (redis.user, redis.password, and the rights that docs/cluster.md names): {0}")]
+    Refused(String),
     /// Definite: this server may not decide this sale, or does not know how. It has to be rebuilt.
     #[error("Redis has to be rebuilt for this sale: {0}")]
     Fenced(String),
@@ -66,6 +70,14 @@ impl Link {
     /// Forgets the connection; the next call finds the server anew.
     pub(crate) fn reset(&mut self) {
         self.connection = None;
+    }
+
+    /// Whether Redis takes us in, said by the first server that says anything; one that does not answer is no refusal.
+    pub(crate) async fn check_login(&mut self) -> Result<(), LinkError> {
+        match self.connect().await {
+            Err(error @ LinkError::Refused(_)) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Loads the library, in place of any other version of it.
@@ -137,6 +149,8 @@ impl Link {
             let address = self.options.addresses[self.turn % self.options.addresses.len()].clone();
             match self.find(&address).await {
                 Ok(connection) => return Ok(connection),
+                // Of several reasons, the one that somebody has to mend.
+                Err(error) if matches!(said, LinkError::Refused(_)) => drop(error),
                 Err(error) => said = self.explain(&error),
             }
             self.turn += 1;
@@ -225,6 +239,8 @@ fn classify(error: &RedisError) -> LinkError {
         Some(CLOCK) => LinkError::Clock,
         Some(STALE) => LinkError::Stale,
         Some("OOM") => LinkError::Full,
+        Some("WRONGPASS" | "NOAUTH" | "NOPERM") => LinkError::Refused(error.to_string()),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => LinkError::Refused(error.to_string()),
         // What a server says that does not know the function; whatever else it is, a rebuild loads the library anew.
         Some("ERR") => LinkError::Fenced(error.to_string()),
         _ => LinkError::Unreachable(error.to_string()),

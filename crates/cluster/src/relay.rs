@@ -23,6 +23,7 @@ use crate::follower::{FollowError, Follower};
 use crate::ladder::{Ladder, Order, Rung};
 use crate::link::{Link, LinkError};
 use crate::options::ClusterOptions;
+use crate::quiet::Quiet;
 use crate::reconcile::Reconciler;
 use crate::takeover::Takeover;
 
@@ -94,6 +95,7 @@ pub(crate) struct Relay<'a> {
     turned: Option<(u64, u64)>,
     ticked: Instant,
     digested: Instant,
+    quiet: Quiet,
 }
 
 /// A record on its way to the chain.
@@ -126,6 +128,7 @@ impl<'a> Relay<'a> {
             turned: None,
             ticked: now,
             digested: now,
+            quiet: Quiet::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl<'a> Relay<'a> {
             match self.turn().await {
                 Ok(chained) => {
                     self.away_since = None;
+                    self.quiet.is_over();
                     self.ladder.lead(Some(Rung::Full));
                     if chained == 0 {
                         tokio::time::sleep(IDLE).await;
@@ -187,9 +191,12 @@ impl<'a> Relay<'a> {
     }
 
     fn is_to_take_over(&self, has_lock: bool) -> bool {
-        let away = self.away_since.is_some_and(|since| since.elapsed() >= self.options.takeover_after);
         let ordered = has_lock && self.ladder.order() == Order::Takeover;
-        ordered || away && !self.ladder.is_led_by_another(self.options.process)
+        ordered || self.is_away_too_long() && !self.ladder.is_led_by_another(self.options.process)
+    }
+
+    fn is_away_too_long(&self) -> bool {
+        self.away_since.is_some_and(|since| since.elapsed() >= self.options.takeover_after)
     }
 
     async fn take_over(&mut self) {
@@ -202,12 +209,15 @@ impl<'a> Relay<'a> {
                 signer: self.signer,
                 slot_secret: self.slot_secret,
                 return_after: self.options.return_after,
+                reason: if self.is_away_too_long() { "Redis is away" } else { "the operator ordered it" },
             };
             takeover.run(self.log.clone(), &mut self.link).await
         }
         .await;
         if let Err(error) = outcome {
-            tracing::warn!(sale = self.follower.name, %error, "this process does not decide in Redis's place");
+            if self.quiet.is_due(&error) {
+                tracing::warn!(sale = self.follower.name, %error, "this process does not decide in Redis's place");
+            }
             tokio::time::sleep(LOCK.1 / 2).await;
         }
         // Whatever was decided meanwhile stands in the chain.
@@ -226,7 +236,12 @@ impl<'a> Relay<'a> {
         let sale = &self.follower.name;
         let mended = match error {
             RelayError::Link(LinkError::Fenced(reason)) => {
-                tracing::warn!(sale, reason, "Redis is rebuilt from the chain");
+                let is_new = self.follower.lock().replica.core().epoch() == 1;
+                if is_new {
+                    tracing::info!(sale, "Redis gets the new sale");
+                } else {
+                    tracing::warn!(sale, reason, "Redis is rebuilt from the chain");
+                }
                 self.rebuild().await
             }
             RelayError::Append(AppendError::Superseded(epoch)) => {
@@ -241,7 +256,9 @@ impl<'a> Relay<'a> {
             other => Err(other),
         };
         if let Err(error) = mended {
-            tracing::warn!(sale, %error, "the relay tries again");
+            if self.quiet.is_due(&error) {
+                tracing::warn!(sale = self.follower.name, %error, "the relay tries again until it works");
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }

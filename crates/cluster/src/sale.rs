@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use admission::{OwnerHandle, Requests};
+use admission::{OwnerHandle, Requests, SaleView};
 use chain::batch::{BatchBuilder, BatchHeader};
 use chain::{EncodedBatch, HeadSigner};
 use domain::ids::Hash;
@@ -13,13 +13,14 @@ use domain::record::Created;
 use domain::{ChainTime, Clock, Record, SaleId};
 use fastrand::Rng;
 use futures_util::StreamExt as _;
-use stream::{AppendError, ConnectError, ReadError, Store, StreamLog};
+use stream::{AppendError, ReadError, Store, StreamLog};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::decider::Decider;
 use crate::follower::{FollowError, Follower};
 use crate::gate::Gate;
 use crate::ladder::{Ladder, Order, Rung, SAY_EVERY, Said};
+use crate::link::Link;
 use crate::options::ClusterOptions;
 use crate::relay::Relay;
 
@@ -32,6 +33,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hears why a sale cannot be followed any further.
 pub type OnEnd = Box<dyn FnOnce(ReadError) + Send>;
+
+/// Why a process cannot belong to the cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// NATS, or the stream there.
+    #[error(transparent)]
+    Store(#[from] stream::ConnectError),
+    /// Redis answers, and refuses us.
+    #[error("{0}")]
+    Redis(String),
+    /// The system gave no thread.
+    #[error("no thread could be started: {0}")]
+    Thread(std::io::Error),
+}
 
 /// Why a sale's chain was not begun.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +82,13 @@ pub struct Part<'a> {
 }
 
 impl Cluster {
-    /// Connects to NATS; Redis is looked for when a sale needs it. Blocks.
+    /// Connects to NATS. Redis may be away, and is looked for when a sale needs it; but if it answers, it must take us in. Blocks.
     pub fn connect(options: ClusterOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("cluster").enable_all().build();
-        let runtime = runtime.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        let runtime = runtime.map_err(ConnectError::Thread)?;
         let store = runtime.block_on(Store::connect(&options.store))?;
+        let login = runtime.block_on(async { Link::new(&options.redis, "login").check_login().await });
+        login.map_err(|error| ConnectError::Redis(error.to_string()))?;
         Ok(Self { options, store, clock, runtime })
     }
 
@@ -100,6 +117,8 @@ impl Cluster {
         let opened = self.runtime.block_on(Follower::open(&self.store, part.folder, part.name, part.sale))?;
         let Some((follower, log)) = opened else { return Ok(None) };
         let view = Arc::clone(follower.lock().replica.view());
+        // Until somebody is heard who brings decisions to the chain.
+        view.suspend(true);
         let ladder = Arc::new(Ladder::default());
         let running = Running {
             follower: Arc::new(follower),
@@ -116,10 +135,10 @@ impl Cluster {
     }
 
     /// Waits a moment until somebody decides each of these sales.
-    pub fn wait_until_decided<'l>(&self, ladders: impl IntoIterator<Item = &'l Arc<Ladder>>) {
+    pub fn wait_until_decided<'v>(&self, views: impl IntoIterator<Item = &'v Arc<SaleView>>) {
         let start = Instant::now();
-        for ladder in ladders {
-            while ladder.rung() == Rung::Paused && start.elapsed() < JOIN_PATIENCE {
+        for view in views {
+            while view.is_suspended() && start.elapsed() < JOIN_PATIENCE {
                 std::thread::sleep(LOOK_AGAIN);
             }
         }
@@ -165,7 +184,7 @@ impl Running {
 
     async fn work(self, requests: &Requests, on_end: OnEnd) {
         let Self { follower, ladder, log, options, clock, signer, slot_secret } = self;
-        let gate = Gate::new(&follower, requests, clock.as_ref());
+        let gate = Gate::new(&follower, &ladder, requests, clock.as_ref());
         let decider = Decider::new(&options.redis, &follower, &ladder, Rng::with_seed(options.process));
         let secrets = (&signer, slot_secret);
         let mut relay = Relay::new((&follower, &ladder), &clock, &options, secrets, log.clone());
@@ -224,6 +243,6 @@ async fn speak(follower: &Follower, ladder: &Ladder, process: u64) {
             }
         }
         follower.lock().replica.view().suspend(ladder.rung() == Rung::Paused);
-        tokio::time::sleep(SAY_EVERY).await;
+        drop(tokio::time::timeout(SAY_EVERY, ladder.turned.notified()).await);
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Takeover<'a> {
     pub(crate) slot_secret: Hash,
     /// How long Redis must be well again.
     pub(crate) return_after: Duration,
+    /// Why this process decides.
+    pub(crate) reason: &'static str,
 }
 
 impl Takeover<'_> {
@@ -91,6 +93,7 @@ impl Takeover<'_> {
             stop,
             signer: self.signer.clone(),
             slot_secret: self.slot_secret,
+            reason: self.reason,
         };
         let mut owner = tokio::task::spawn_blocking(move || owning.run(parts, &waiting));
         self.ladder.lead(Some(Rung::Takeover));
@@ -169,16 +172,17 @@ struct Owning {
     stop: Arc<AtomicBool>,
     signer: HeadSigner,
     slot_secret: Hash,
+    reason: &'static str,
 }
 
 impl Owning {
     fn run(self, parts: (admission::Core, chain::digest::StateHash), calls: &Receiver<Call>) -> Result<(), OwnerError> {
-        let Self { chain, client, clock, stop, signer, slot_secret } = self;
+        let Self { chain, client, clock, stop, signer, slot_secret, reason } = self;
         let (name, runtime) = (chain.follower.name.clone(), chain.runtime.clone());
         let clocks = || (clock.wall_milliseconds(), clock.monotonic_milliseconds());
         let options = OwnerOptions { signer, slot_secret, guards: Guards::ON };
         let mut owner = Owner::take_over(parts, chain, options, clocks())?;
-        tracing::warn!(sale = name, epoch = owner.core().epoch(), "Redis is away: this process decides in its place");
+        tracing::warn!(sale = name, epoch = owner.core().epoch(), reason, "this process decides in Redis's place");
         let (mut inbox, mut answers) = (VecDeque::new(), Vec::new());
         let mut waiting: VecDeque<Asked> = VecDeque::new();
         while !stop.load(Ordering::Relaxed) || !inbox.is_empty() {
@@ -203,7 +207,7 @@ impl Owning {
                 drop(runtime.block_on(reply));
             }
         }
-        tracing::warn!(sale = name, "this process decides no longer");
+        tracing::info!(sale = name, "the takeover ends as planned: Redis gets the sale back from the chain");
         Ok(())
     }
 }

@@ -105,6 +105,8 @@ impl Settings {
                 tls_authority: authority("nats.tls_authority", &self.nats.tls_authority)?
                     .map(|_| self.nats.tls_authority.clone()),
                 name: self.cluster.name.clone(),
+                // Known once the vault is open.
+                vault: String::new(),
                 replicas: self.nats.replicas,
                 monitors: self.nats.monitors.clone(),
                 dangerous_unsynced: self.nats.dangerous_unsynced,
@@ -118,6 +120,7 @@ impl Settings {
         let vault = PostgresOptions {
             address: self.postgres.addresses[0].clone(),
             database: self.postgres.database.clone(),
+            cluster: self.cluster.name.clone(),
             user: self.postgres.user.clone(),
             password: self.postgres.password.clone(),
             tls_authority: authority("postgres.tls_authority", &self.postgres.tls_authority)?,

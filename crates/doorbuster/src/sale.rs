@@ -107,7 +107,8 @@ fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
 fn describe(sale: &Value) -> String {
     let text = |key: &str| sale[key].as_str().unwrap_or("-").to_owned();
     let paused = sale["pause_reason"].as_str().map(|reason| format!(", paused ({reason})")).unwrap_or_default();
-    let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung}")).unwrap_or_default();
+    let relay = sale["relay"].as_str().map_or_else(|| "nobody heard".to_owned(), |process| format!("relay {process}"));
+    let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung} ({relay})")).unwrap_or_default();
     let books = sale["books_lag"].as_u64().map(|lag| format!("  books {lag} behind")).unwrap_or_default();
     let mut lines = format!(
         "{}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",

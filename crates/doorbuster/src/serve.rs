@@ -91,10 +91,13 @@ impl LookForSales {
     fn start(app: &Arc<App>) -> std::io::Result<Self> {
         let (stop, stopped) = std::sync::mpsc::sync_channel(1);
         let app = Arc::clone(app);
+        let mut quiet = cluster::Quiet::default();
         let look = move || {
             while stopped.recv_timeout(LOOK_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                if let Err(error) = app.engine().look_for_sales() {
-                    tracing::warn!(%error, "new sales cannot be looked for now");
+                match app.engine().look_for_sales() {
+                    Ok(()) => quiet.is_over(),
+                    Err(error) if quiet.is_due(&error) => tracing::warn!(%error, "new sales cannot be looked for now"),
+                    Err(_) => {}
                 }
             }
         };

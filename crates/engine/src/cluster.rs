@@ -34,7 +34,7 @@ impl Engine {
                 joined.extend(self.join(cluster, &secrets)?);
             }
         }
-        cluster.wait_until_decided(joined.iter().filter_map(|sale| sale.ladder.as_ref()));
+        cluster.wait_until_decided(joined.iter().map(|sale| sale.view()));
         Ok(())
     }
 
@@ -51,8 +51,11 @@ impl Engine {
         cluster.create(&part(secrets, &folder), created).map_err(begin)?;
         // Its first batch has just been acknowledged.
         let joined = self.join(cluster, secrets)?;
-        joined
-            .ok_or_else(|| begin(cluster::ReadError::Unreachable("the new chain cannot be seen yet".to_owned()).into()))
+        let unseen = || begin(cluster::ReadError::Unreachable("the new chain cannot be seen yet".to_owned()).into());
+        let sale = joined.ok_or_else(unseen)?;
+        // Whoever is told of a sale may buy in it.
+        cluster.wait_until_decided([sale.view()]);
+        Ok(sale)
     }
 
     fn join(&self, cluster: &Cluster, secrets: &SaleSecrets) -> Result<Option<Arc<Sale>>, StartError> {

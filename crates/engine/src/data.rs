@@ -29,6 +29,18 @@ pub enum DataError {
     /// There is something else in the folder.
     #[error("{0}: the folder has files but no VERSION file, so it is not a data folder; choose an empty or new one")]
     Foreign(PathBuf),
+    /// What is in it belongs to another deployment; together they would be one set of books.
+    #[error(
+        "{path}: this data folder belongs to {found}, and this process to {ours}; choose another folder with --data"
+    )]
+    Elsewhere {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose we are.
+        ours: String,
+    },
     /// The system refused.
     #[error("{path}: {source}; the folder must be readable and writable for this user")]
     Io {
@@ -76,6 +88,33 @@ impl DataFolder {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path.join("sales")).map_err(at(path))?;
         File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Binds the folder to a cluster and its vault, or (`None`) to a process that is alone; refused where it belongs to another.
+    pub(crate) fn belong_to(&self, cluster: Option<&str>) -> Result<(), DataError> {
+        let marker = self.path.join("CLUSTER");
+        let at = |source| DataError::Io { path: marker.clone(), source };
+        let alone = "a process that is alone";
+        let found = match fs::read_to_string(&marker) {
+            Ok(text) => Some(text.trim_end().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(at(error)),
+        };
+        let words = |cluster: Option<&str>| {
+            cluster.map_or(alone.to_owned(), |name| format!("the cluster (name, vault) {name}"))
+        };
+        let foreign = match (&found, cluster) {
+            (None, Some(_)) => self.vault().exists(),
+            (found, ours) => found.as_deref() != ours,
+        };
+        if foreign {
+            let (found, ours) = (words(found.as_deref()), words(cluster));
+            return Err(DataError::Elsewhere { path: self.path.clone(), found, ours });
+        }
+        match (found, cluster) {
+            (None, Some(name)) => write_durably(&marker, format!("{name}\n").as_bytes()).map_err(at),
+            _ => Ok(()),
+        }
     }
 
     /// The folder itself.

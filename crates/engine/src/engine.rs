@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use admission::{Command, Guards, Owner, OwnerError, OwnerHandle, OwnerOptions, Reply, Request};
 use chain::batch::{Batch, GENESIS_HEAD};
 use chain::{AppendError, DiskFiles, Files, HeadSigner, LogReader};
-use cluster::{Cluster, ClusterOptions, FollowError, Ladder};
+use cluster::{Cluster, ClusterOptions, ConnectError, FollowError, Ladder};
 use domain::record::{Created, PauseReason};
 use domain::{Clock, Promise, SaleDefinition, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
@@ -22,7 +22,6 @@ use ledger::vault::{
     AdminTokens, DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService,
     VaultStore,
 };
-use stream::ConnectError;
 
 use crate::data::{DataError, DataFolder};
 use crate::sale::Sale;
@@ -407,12 +406,17 @@ fn open_vault(
     data: &DataFolder,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Box<dyn VaultStore>, Option<Cluster>), StartError> {
-    let Some(ClusterSettings { options, vault }) = settings else {
+    let Some(ClusterSettings { mut options, vault }) = settings else {
+        data.belong_to(None)?;
         refuse_without_vault(data)?;
         return Ok((Box::new(Vault::open(&data.vault(), Arc::clone(clock))?), None));
     };
+    let mut vault = PostgresVault::open(&vault, Arc::clone(clock))?;
+    options.store.vault = vault.deployment_keys()?.vault_id();
     let cluster = Cluster::connect(options, Arc::clone(clock))?;
-    Ok((Box::new(PostgresVault::open(&vault, Arc::clone(clock))?), Some(cluster)))
+    let store = &cluster.options().store;
+    data.belong_to(Some(&format!("{} {}", store.name, store.vault)))?;
+    Ok((Box::new(vault), Some(cluster)))
 }
 
 fn owner_options(secrets: &SaleSecrets) -> OwnerOptions {

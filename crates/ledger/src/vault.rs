@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use aws_lc_rs::digest;
 use domain::{Pseudonym, SaleId, SaleOrdinal};
 
 pub use self::postgres::{PostgresOptions, PostgresVault};
@@ -87,6 +88,17 @@ pub enum VaultError {
     /// All 256 ids of pass keys are taken.
     #[error("no id is left for another pass key")]
     KeyIdsExhausted,
+    /// It belongs to another cluster.
+    #[error(
+        "vault: this database belongs to the cluster {found:?}, ours is {ours:?}; set cluster.name to that name, or postgres.database to a \
+         database of its own"
+    )]
+    OtherCluster {
+        /// Whose it is.
+        found: String,
+        /// Who we are.
+        ours: String,
+    },
     /// A pseudonym stands for another customer already.
     #[error("a pseudonym of sale {} stands for another customer", .0.0)]
     PseudonymTaken(SaleOrdinal),
@@ -121,6 +133,14 @@ struct KeyRow {
 }
 
 impl DeploymentKeys {
+    /// Tells this vault from others, and nothing of its keys: a hash, in 16 hexadecimal digits.
+    pub fn vault_id(&self) -> String {
+        let mut hashed = digest::Context::new(&digest::SHA256);
+        hashed.update(b"doorbuster vault\0");
+        hashed.update(&self.id_key);
+        data_encoding::HEXLOWER.encode(&hashed.finish().as_ref()[..8])
+    }
+
     /// Puts the keys together from all rows, which come by ascending id.
     fn of_rows(rows: Vec<KeyRow>) -> Result<Self, VaultError> {
         let single = |purpose: &str| {

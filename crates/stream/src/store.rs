@@ -1,17 +1,20 @@
 //! The connection to NATS and the stream that holds every sale's chain, refused unless it keeps what it acknowledges.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
 use crate::monitor;
 
 /// Older servers accepted rival appends at one place.
 pub(crate) const VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
+/// Under which key of its metadata a stream says whose it is.
+const VAULT: &str = "doorbuster_vault";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request to JetStream may take before its outcome counts as unknown.
 const REQUEST_PATIENCE: Duration = Duration::from_millis(750);
@@ -45,6 +48,8 @@ pub struct StoreOptions {
     pub tls_authority: Option<PathBuf>,
     /// Name of the cluster: several may use the same servers. Its stream is created when it is not there.
     pub name: String,
+    /// Tells the vault that has the keys of the chains from others. The stream belongs to the vault that it was created with.
+    pub vault: String,
     /// On how many servers each message is kept.
     pub replicas: usize,
     /// Where each server's monitoring answers, `host:port`.
@@ -61,6 +66,14 @@ pub enum ConnectError {
     /// No server answers.
     #[error("no NATS server answers: {0}")]
     Unreachable(String),
+    /// A server answers, and does not know the user by that password.
+    #[error(
+        "NATS refuses the user {user:?}; nats.user and nats.password have to be those of a user in the servers' configuration"
+    )]
+    Refused {
+        /// The user's name.
+        user: String,
+    },
     /// The server is too old to be safe.
     #[error("NATS {0} is too old: before 2.12.3 two writers can both be told that their batch stands at one place")]
     Version(String),
@@ -81,6 +94,19 @@ pub enum ConnectError {
         monitor: String,
         /// What it says.
         reason: String,
+    },
+    /// The chains in it were begun with the keys of another vault.
+    #[error(
+        "the stream {stream} belongs to another vault (it was created for vault {found}, ours is {ours}); set cluster.name to a name of \
+         its own, or point postgres.addresses and postgres.database at the vault that belongs to it"
+    )]
+    OtherVault {
+        /// Its name.
+        stream: String,
+        /// The vault that it was created for.
+        found: String,
+        /// Our vault.
+        ours: String,
     },
     /// The stream would lose what it acknowledged.
     #[error("the stream {stream} does not keep what it acknowledges: {rule}")]
@@ -178,7 +204,10 @@ async fn open(options: &StoreOptions) -> Result<Client, ConnectError> {
         Some(authority) => connect.add_root_certificates(authority.clone()).require_tls(true),
         None => connect,
     };
-    connect.connect(options.servers.clone()).await.map_err(|error| ConnectError::Unreachable(explain(options, &error)))
+    connect.connect(options.servers.clone()).await.map_err(|error| match error.kind() {
+        ConnectErrorKind::AuthorizationViolation => ConnectError::Refused { user: options.login.user.clone() },
+        _ => ConnectError::Unreachable(explain(options, &error)),
+    })
 }
 
 /// The driver's words, with what they leave out where TLS may be the reason.
@@ -205,6 +234,7 @@ fn config(options: &StoreOptions) -> Config {
         max_message_size: i32::try_from(domain::limits::BATCH_BYTES_MAX).unwrap_or(i32::MAX),
         deny_delete: true,
         deny_purge: true,
+        metadata: HashMap::from([(VAULT.to_owned(), options.vault.clone())]),
         ..Config::default()
     }
 }
@@ -233,6 +263,11 @@ async fn check_sync(monitors: &[String]) -> Result<(), ConnectError> {
 
 /// What a stream must be whoever made it.
 fn check(options: &StoreOptions, config: &Config) -> Result<(), ConnectError> {
+    // One that somebody has made by hand says nothing of a vault; then each sale's own id is what tells.
+    if let Some(found) = config.metadata.get(VAULT).filter(|found| **found != options.vault) {
+        let (stream, found, ours) = (options.stream(), found.clone(), options.vault.clone());
+        return Err(ConnectError::OtherVault { stream, found, ours });
+    }
     let must = |holds: bool, rule: &str| {
         if holds { Ok(()) } else { Err(ConnectError::Unsafe { stream: options.stream(), rule: rule.to_owned() }) }
     };

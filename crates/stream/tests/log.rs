@@ -35,6 +35,7 @@ impl Cluster {
             login: Login { user: login.user, password: login.password },
             tls_authority: None,
             name: name.to_owned(),
+            vault: "ours".to_owned(),
             replicas: 3,
             monitors: self.servers.monitors.iter().map(ToString::to_string).collect(),
             dangerous_unsynced: false,
@@ -211,7 +212,18 @@ async fn a_stream_that_forgets_and_a_stranger_are_refused() {
     }
     context.create_stream(good).await.unwrap();
     Store::connect(&cluster.options("sales")).await.unwrap();
+    // One that the operator made says nothing of a vault; one that we made serves the vault that it was made for.
+    context.delete_stream("doorbuster_sales").await.unwrap();
+    Store::connect(&cluster.options("sales")).await.unwrap();
+    Store::connect(&cluster.options("sales")).await.unwrap();
+    let other = StoreOptions { vault: "another".to_owned(), ..cluster.options("sales") };
+    match Store::connect(&other).await.err() {
+        Some(ConnectError::OtherVault { found, ours, .. }) => assert_eq!((&*found, &*ours), ("ours", "another")),
+        told => panic!("{told:?}"),
+    }
     let login = Login { user: "doorbuster".to_owned(), password: "wrong".to_owned() };
     let stranger = StoreOptions { login, ..cluster.options("sales") };
-    assert!(matches!(Store::connect(&stranger).await, Err(ConnectError::Unreachable(_))));
+    assert!(
+        matches!(Store::connect(&stranger).await, Err(ConnectError::Refused { user }) if user == stranger.login.user)
+    );
 }

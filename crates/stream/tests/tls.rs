@@ -28,6 +28,7 @@ impl Server {
             login: Login { user: login.user, password: login.password },
             tls_authority: authority.map(|authority| authority.write(self.folder.join("authority.pem")).unwrap()),
             name: "sales".to_owned(),
+            vault: "ours".to_owned(),
             replicas: 1,
             monitors: vec![self.servers.monitors[0].to_string()],
             dangerous_unsynced: false,

@@ -11,11 +11,11 @@ use domain::record::PauseReason;
 use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::app::App;
 use crate::customers::granted;
+use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::shop::describe;
 use crate::wire::{self, AdminSaleAnswer, CountsAnswer, OrdersAnswer, StockBody};
@@ -100,6 +100,10 @@ pub(crate) async fn turn_sale(
 
 async fn order_rung(app: &Arc<App>, name: &str, order: Order) -> Result<Json<AdminSaleAnswer>, Problem> {
     let sale = app.engine.sale(name).ok_or(Refusal::NotFound)?;
+    if sale.ladder.as_ref().is_some_and(|ladder| ladder.led_by().is_none()) {
+        let detail = "no relay works for this sale, so nobody would hear the order: start one, then order it again";
+        return Err(Problem::new(Refusal::Paused, detail));
+    }
     let (ordering, to) = (Arc::clone(app), Arc::clone(&sale));
     let told = tokio::task::spawn_blocking(move || ordering.engine.order_rung(&to, order)).await;
     match told.map_err(|error| Problem::internal(&error))? {
@@ -168,14 +172,10 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
             })
             .collect(),
         rung: sale.ladder.as_ref().map(|ladder| ladder.rung().name()),
+        relay: sale.ladder.as_ref().and_then(|ladder| ladder.led_by()).map(|process| format!("{process:016x}")),
         books_next,
         books_lag: books_next.map(|books_next| state.next.saturating_sub(books_next)),
     })
-}
-
-#[derive(Deserialize)]
-pub(crate) struct PageQuery {
-    cursor: Option<u64>,
 }
 
 /// Orders of a sale as the books have them, by number.
@@ -187,7 +187,7 @@ pub(crate) struct PageQuery {
 pub(crate) async fn orders(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
     admit(&app, &headers)?;
@@ -274,7 +274,7 @@ async fn end_order(
 )]
 pub(crate) async fn parked(
     State(app): State<Arc<App>>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     admit(&app, &headers)?;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use admission::postbox::Awaited;
 use admission::{Answer, Command, PurchaseRequest, Request, Wish};
@@ -27,6 +27,8 @@ use crate::{body, identify};
 
 /// In a cluster: so long after a `pending` answer no gate asks for the decision any more.
 const UNDECIDED_SECONDS_MAX: u64 = 60;
+/// How often whoever waits looks whether anything can be decided.
+const LOOK_AT_RUNG_EVERY: Duration = Duration::from_secs(1);
 /// The longest `Prefer: wait`.
 const WAIT_SECONDS_MAX: u64 = 60;
 
@@ -138,7 +140,7 @@ pub(crate) fn begin(
 /// Decided, chained and answered: waits for the owner, and tells what became of it.
 pub(crate) async fn finish(front: &Front, begun: Begun) -> Result<Reply, Problem> {
     let Begun { sale, request, awaited, at_most } = begun;
-    match wait(awaited, at_most).await {
+    match wait_while_decided(&sale, awaited, at_most).await {
         Ok(answer) => answered(front, &sale, answer),
         Err(awaited) => pending(front, sale, &request, awaited),
     }
@@ -210,6 +212,19 @@ fn bind(
     let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
     let (commitment, sealed) = gate::private::seal_private(&key, purchase, &body_hash, asked.key.as_bytes());
     Ok((PurchaseRequest { wish, purchase, key_hash, body_hash }, PrivatePart { commitment, sealed }))
+}
+
+/// Waits for the answer; gives the waiting back when time is up, or when nothing can be decided and that may last.
+async fn wait_while_decided(sale: &Sale, awaited: Awaited, at_most: Duration) -> Result<Answer, Awaited> {
+    let mut awaited = awaited;
+    let start = Instant::now();
+    loop {
+        let rest = at_most.saturating_sub(start.elapsed());
+        awaited = match wait(awaited, rest.min(LOOK_AT_RUNG_EVERY)).await {
+            Err(awaited) if rest > LOOK_AT_RUNG_EVERY && !sale.view().is_suspended() => awaited,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Waits for the answer; gives the waiting back when time is up.

@@ -139,14 +139,14 @@ pub(crate) async fn healthz() -> &'static str {
     responses((status = 200, description = "Ready"), (status = 503, description = "Not ready: the text says why"))
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    let full: Vec<_> = app
-        .engine
-        .sales()
-        .iter()
-        .filter(|sale| sale.view().is_storage_full())
-        .map(|sale| sale.name().to_owned())
-        .collect();
-    if full.is_empty() {
+    let sales = app.engine.sales();
+    let full = sales.iter().filter(|sale| sale.view().is_storage_full());
+    let full: Vec<_> = full.map(|sale| sale.name().to_owned()).collect();
+    // Not where nothing can be decided by anybody: another gate would know no better, and customers are told `paused` here.
+    let refused = sales.iter().find_map(|sale| sale.ladder.as_ref()?.refused());
+    if let Some(reason) = refused {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("Redis refuses this process: {reason}\n"))
+    } else if full.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("the disk is full for: {}\n", full.join(", ")))

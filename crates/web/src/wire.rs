@@ -387,6 +387,8 @@ pub struct AdminSaleAnswer {
     pub counts: Vec<CountsAnswer>,
     /// On which rung of the ladder a cluster serves it: `full`, `takeover` or `paused`. Null for a process that is alone.
     pub rung: Option<&'static str>,
+    /// The process that brings its decisions to the chain, by the number that it logs at its start. Null where nobody is heard.
+    pub relay: Option<String>,
     /// The first record that the books have not applied; null where this process keeps no books.
     pub books_next: Option<u64>,
     /// Records that the books have not applied; null where this process keeps no books.

@@ -8,7 +8,7 @@ use cluster::{ClockReading, ClusterOptions, RedisTold, StoreOptions};
 use domain::clock::SystemClock;
 use domain::{ChainTime, Clock};
 use engine::ClusterSettings;
-use ledger::vault::{PostgresOptions, PostgresVault};
+use ledger::vault::{DeploymentKeys, PostgresOptions, PostgresVault, VaultStore as _};
 use stream::monitor::Monitored;
 use tokio::runtime::Builder;
 
@@ -35,14 +35,15 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
         Ok(runtime) => runtime,
         Err(error) => return refused(error.to_string()),
     };
-    let system = Arc::new(SystemClock::new());
+    let system: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (vault, vault_id) = of_vault(&vault, Arc::clone(&system));
     let (redis, nats, stream) = runtime.block_on(async {
         let redis = cluster::survey(&options.redis, system.as_ref()).await;
-        (redis, monitored(&options.store, system.as_ref()).await, stream(&options).await)
+        (redis, monitored(&options.store, system.as_ref()).await, stream(&options, vault_id).await)
     });
     let mut readings = readings_of("Redis", redis.as_deref().unwrap_or_default(), |told| Some(told.clock));
     readings.extend(readings_of("NATS", &nats, |(_, reading)| *reading));
-    vec![of_redis(&redis), of_nats(&nats), stream, of_vault(&vault, system), clock(&readings)]
+    vec![of_redis(&redis), of_nats(&nats), stream, vault, clock(&readings)]
 }
 
 async fn monitored(options: &StoreOptions, clock: &dyn Clock) -> Answers<(Monitored, Option<ClockReading>)> {
@@ -123,15 +124,20 @@ fn of_nats(answers: &Answers<(Monitored, Option<ClockReading>)>) -> Check {
     )
 }
 
-/// The stream as the engine has it: made if it is missing, refused if it is not fit.
-async fn stream(options: &ClusterOptions) -> Check {
-    // Whether the servers sync is checked above, with all of them and not only the first that does not.
-    let options = StoreOptions { dangerous_unsynced: true, ..options.store.clone() };
-    let (name, replicas) = (options.stream(), options.replicas);
-    let found = match stream::Store::connect(&options).await {
-        Err(error) => Err(error.to_string()),
-        Ok(_) if replicas < REPLICAS_MIN => Err(format!("{name}: nats.replicas is {replicas}")),
-        Ok(_) => Ok(format!("{name}: in files on {replicas} servers, and nothing in it is dropped")),
+/// The stream as the engine has it: made if it is missing, refused if it is not fit, or another vault's.
+async fn stream(options: &ClusterOptions, vault: Option<String>) -> Check {
+    let (name, replicas) = (options.store.stream(), options.store.replicas);
+    let found = match vault {
+        None => Err(format!("{name}: not looked at, because only the vault tells whose it is")),
+        Some(vault) => {
+            // Whether the servers sync is checked above, with all of them and not only the first that does not.
+            let options = StoreOptions { dangerous_unsynced: true, vault, ..options.store.clone() };
+            match stream::Store::connect(&options).await {
+                Err(error) => Err(error.to_string()),
+                Ok(_) if replicas < REPLICAS_MIN => Err(format!("{name}: nats.replicas is {replicas}")),
+                Ok(_) => Ok(format!("{name}: in files on {replicas} servers, and nothing in it is dropped")),
+            }
+        }
     };
     check(
         "stream",
@@ -143,16 +149,19 @@ async fn stream(options: &ClusterOptions) -> Check {
     )
 }
 
-fn of_vault(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Check {
-    let opened = PostgresVault::open(options, clock);
+/// The vault as the engine has it, and what tells it from others.
+fn of_vault(options: &PostgresOptions, clock: Arc<dyn Clock>) -> (Check, Option<String>) {
+    let opened = PostgresVault::open(options, clock).and_then(|mut vault| vault.deployment_keys());
+    let id = opened.as_ref().ok().map(DeploymentKeys::vault_id);
     let found = opened.map(|_| format!("{}/{}: every commit is synced", options.address, options.database));
-    check(
+    let check = check(
         "vault",
         found.map_err(|error| format!("{}: {error}", options.address)),
         "a PostgreSQL that answers at postgres.addresses, takes the user into the database, and has fsync and synchronous_commit on: \
          without the vault nobody can be told from anybody"
             .to_owned(),
-    )
+    );
+    (check, id)
 }
 
 /// By the servers' clocks: whether the kernel believes that its own is kept is nothing that a process can ask without unsafe code.

@@ -38,6 +38,8 @@ pub struct PostgresOptions {
     pub address: String,
     /// The database, which the user may create a schema in; or somebody has created the schema `vault` for them.
     pub database: String,
+    /// The cluster that the vault belongs to from its first use on; under another name it is refused.
+    pub cluster: String,
     /// Name of the user.
     pub user: String,
     /// Their password.
@@ -90,13 +92,13 @@ pub struct PostgresVault {
 impl PostgresVault {
     /// Opens the vault, or creates it with fresh deployment keys. A server that cannot be reached is
     /// [`StoreError::Unreachable`]; one that may lose what it commits, [`StoreError::NotDurable`]. A connection that is lost
-    /// later is opened again by the call that misses it.
+    /// later is opened again by the call that misses it. [`VaultError::OtherCluster`] where it belongs to one.
     pub fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, VaultError> {
         let mut vault = Self { session: Session::new(options.config()?, options.encryption()?)?, clock };
-        let now = vault.now();
-        vault
-            .session
-            .call(async |client| alone(client, async |transaction| create_missing(transaction, now).await).await)?;
+        let (now, cluster) = (vault.now(), options.cluster.as_str());
+        vault.session.call(async |client| {
+            alone(client, async |transaction| create_missing(transaction, cluster, now).await).await
+        })?;
         vault.session.expect_vault();
         vault.deployment_keys()?;
         Ok(vault)
@@ -178,7 +180,7 @@ impl VaultStore for PostgresVault {
 }
 
 /// The tables and the deployment's keys, where they are not there yet.
-async fn create_missing(transaction: &Transaction<'_>, now: i64) -> Result<(), VaultError> {
+async fn create_missing(transaction: &Transaction<'_>, cluster: &str, now: i64) -> Result<(), VaultError> {
     if version_of(transaction).await?.is_none() {
         let query = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'vault')";
         // Even IF NOT EXISTS would ask for the right to create one.
@@ -188,6 +190,14 @@ async fn create_missing(transaction: &Transaction<'_>, now: i64) -> Result<(), V
         transaction.batch_execute(TABLES).await?;
         let insert = "INSERT INTO vault.schema_version (version) VALUES ($1)";
         transaction.execute_typed(insert, &[(&SCHEMA_VERSION, Type::INT8)]).await?;
+        let insert = "INSERT INTO vault.cluster (name) VALUES ($1)";
+        transaction.execute_typed(insert, &[(&cluster, Type::TEXT)]).await?;
+    }
+    let row = transaction.query_typed_opt("SELECT name FROM vault.cluster", &[]).await?;
+    let row = row.ok_or_else(|| StoreError::Damaged("the cluster's name is missing".to_owned()))?;
+    let found: String = column(&row, 0)?;
+    if found != cluster {
+        return Err(VaultError::OtherCluster { found, ours: cluster.to_owned() });
     }
     let row = transaction.query_typed_one("SELECT EXISTS (SELECT FROM vault.deployment_keys)", &[]).await?;
     if !column::<bool>(&row, 0)? {

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use domain::{Pseudonym, SaleOrdinal};
 use tokio::sync::oneshot;
@@ -18,6 +19,8 @@ use super::{NewCustomer, Secret, VaultError, VaultStore};
 const BATCH_MAX: usize = 2_048;
 /// Requests that may wait.
 const INBOX_MAX: usize = 8_192;
+/// How long one waits: a database server that stands still must not hold every customer.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Customers kept in memory, at most twice as many; about 60 bytes each.
 const RECENT_MAX: usize = 131_072;
 
@@ -26,8 +29,8 @@ const _: () = assert!(BATCH_MAX < INBOX_MAX);
 /// Why no key came back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CustomerError {
-    /// Too many wait already. Definite, nothing written.
-    #[error("the vault has too many requests waiting")]
+    /// Too many wait already, or it takes too long. Repeating is safe.
+    #[error("the vault has too many requests waiting, or does not answer")]
     Overloaded,
     /// The service has been shut down. Unknown; repeating is safe.
     #[error("the vault is closed")]
@@ -74,7 +77,8 @@ impl VaultService {
             TrySendError::Full(_) => CustomerError::Overloaded,
             TrySendError::Disconnected(_) => CustomerError::Closed,
         })?;
-        Ok(answer.await.map_err(|_| CustomerError::Closed)??)
+        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| CustomerError::Overloaded)?;
+        Ok(answer.map_err(|_| CustomerError::Closed)??)
     }
 
     /// Runs `work` on the vault itself, between two batches. Blocks for their length; not for the hot path.

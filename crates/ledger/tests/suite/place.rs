@@ -89,6 +89,7 @@ impl InPostgres {
         PostgresOptions {
             address: self.address.to_string(),
             database: "doorbuster".to_owned(),
+            cluster: "main".to_owned(),
             user: self.login.user.clone(),
             password: self.login.password.clone(),
             tls_authority: None,

@@ -298,6 +298,18 @@ fn cut_all(place: &InPostgres) {
 }
 
 #[test]
+fn the_vault_of_one_cluster_is_not_opened_for_another() {
+    let place = InPostgres::new();
+    drop(place.open());
+    let other = PostgresOptions { cluster: "autumn".to_owned(), ..place.options() };
+    match InPostgres::open_with(&other).map(drop) {
+        Err(VaultError::OtherCluster { found, ours }) => assert_eq!((&*found, &*ours), ("main", "autumn")),
+        told => panic!("{told:?}"),
+    }
+    drop(place.open());
+}
+
+#[test]
 fn a_schema_that_the_operator_made_is_used() {
     let place = InPostgres::new();
     place.superuser().execute(
@@ -341,6 +353,7 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
     let options = PostgresOptions {
         address: silent.local_addr().unwrap().to_string(),
         database: "doorbuster".to_owned(),
+        cluster: "main".to_owned(),
         user: "doorbuster".to_owned(),
         password: "unused".to_owned(),
         tls_authority: None,

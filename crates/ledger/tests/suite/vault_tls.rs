@@ -27,6 +27,7 @@ fn with_an_authority_only_servers_that_it_signed_are_spoken_to() {
     let options = PostgresOptions {
         address: tls_address.to_string(),
         database: "doorbuster".to_owned(),
+        cluster: "main".to_owned(),
         user: login.user,
         password: login.password,
         tls_authority: Some(authority.pem().into_bytes()),

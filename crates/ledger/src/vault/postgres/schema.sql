@@ -4,6 +4,11 @@ CREATE TABLE vault.schema_version (
     version BIGINT NOT NULL               -- one row
 );
 
+-- Whose vault it is: the sales of two clusters in one vault would share their keys.
+CREATE TABLE vault.cluster (
+    name TEXT COLLATE "C" NOT NULL        -- one row
+);
+
 CREATE TABLE vault.deployment_keys (
     purpose    TEXT COLLATE "C" NOT NULL CHECK (purpose IN ('pass', 'id', 'identity_hash')),
     key_id     BIGINT NOT NULL,           -- 0 to 255; only pass keys rotate
