@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::identify;
+use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::purchase::{unchained, undecided};
 use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PurchaseAnswer};
@@ -181,11 +182,6 @@ pub(crate) async fn purchase_status(
     }
 }
 
-#[derive(Deserialize)]
-pub(crate) struct OrdersQuery {
-    cursor: Option<String>,
-}
-
 /// The customer's own orders over all sales, newest sale first.
 #[utoipa::path(
     get, path = "/v1/orders", tag = "customers", params(("cursor" = Option<String>, Query)),
@@ -194,7 +190,7 @@ pub(crate) struct OrdersQuery {
 )]
 pub(crate) async fn orders(
     State(app): State<Arc<App>>,
-    Query(query): Query<OrdersQuery>,
+    Query(query): Query<PageQuery<String>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
     let identity = identify::identity(&app.engine, &headers)?;

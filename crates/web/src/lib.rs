@@ -11,6 +11,7 @@ mod customers;
 mod express;
 mod identify;
 mod metrics;
+mod page;
 mod pending;
 mod problem;
 pub mod purchase;
