@@ -267,8 +267,15 @@ fn told_by_server(told: &DbError) -> StoreError {
     match code.code().get(..2) {
         // The connection failed, too much is asked of the server, or its operator intervened.
         Some("08" | "53" | "57") => StoreError::Unreachable(said),
-        // No such user or password, no such database, a transaction that may not write.
-        Some("28" | "3D" | "25") => StoreError::Unwritable(said),
+        Some("28") => StoreError::Unwritable(format!(
+            "{said}; so nobody is let in: postgres.user and postgres.password have to be those of a role that the server's pg_hba.conf \
+             admits from here"
+        )),
+        Some("3D") => StoreError::Unwritable(format!(
+            "{said}; create it for the user, or set postgres.database to the one that has the vault"
+        )),
+        // A transaction that may not write.
+        Some("25") => StoreError::Unwritable(said),
         _ if *code == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Unwritable(said),
         _ => StoreError::Failed(said),
     }
