@@ -45,6 +45,9 @@ fn servers_that_keep_everything_are_fit_and_by_tls_too() {
     let stranger = Authority::new().unwrap().write(deployment.folder.join("stranger.pem")).unwrap();
     deployment.set("postgres.tls_authority", stranger.to_str().unwrap());
     deployment.refuses("vault", "certificate");
+    // Whose a stream is, the vault tells.
+    deployment.refuses("stream", "only the vault tells");
+    deployment.set("postgres.tls_authority", file.to_str().unwrap());
 
     let alone = single_nats(&deployment.path("alone"), nats::SYNCED, &nats::tls(&identity));
     deployment.nats(&alone);
@@ -133,6 +136,8 @@ fn set(server: &mut ::redis::Connection, key: &str, value: &str) {
 #[test]
 fn a_nats_that_does_not_sync_and_a_stream_that_loses_messages_are_refused() {
     let mut deployment = Deployment::new("nats");
+    let (_postgres, address, login) = postgres::with_database(Life::Ours, &deployment.path("pg")).unwrap();
+    deployment.server("postgres", &[address], &login);
     deployment.set("nats.dangerous_few_replicas", "true");
     deployment.set("nats.replicas", "1");
     deployment.refuses("nats", "refused");
@@ -165,7 +170,7 @@ fn a_nats_that_does_not_sync_and_a_stream_that_loses_messages_are_refused() {
     assert!(deployment.check("nats").0);
     deployment.refuses("stream", "max_age must be unset");
     deployment.set("nats.password", "not-the-password");
-    deployment.refuses("stream", "authorization");
+    deployment.refuses("stream", "nats.password");
 }
 
 #[test]
@@ -177,6 +182,7 @@ fn a_vault_that_lets_nobody_in_is_refused() {
     assert!(deployment.check("vault").0);
     deployment.server("postgres", &[address], &Login { password: "not-the-password".to_owned(), ..login });
     deployment.refuses("vault", "password authentication failed");
+    deployment.refuses("vault", "postgres.password");
 }
 
 /// Answers as the monitoring of a server would that does all that is wanted, and whose clock is wrong.

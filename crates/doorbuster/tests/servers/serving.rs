@@ -1,4 +1,4 @@
-//! Serving on servers that are reached by TLS only: a sale begins, which takes all three of them.
+//! Serving: on servers that are reached by TLS only a sale begins, which takes all three of them; with a wrong password it does not.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -51,5 +51,30 @@ fn a_sale_is_decided_by_servers_that_speak_tls_only() {
     let is_decided = |sales: &Value| sales[0]["rung"] == "full";
     while !is_decided(&serde_json::from_slice(&sale(&["list", "--json"])).unwrap()) {
         assert!(start.elapsed() < PATIENCE, "nobody decides the sale");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_told_once_and_by_its_key() {
+    let mut deployment = Deployment::new("passwords");
+    let nats = single_nats(&deployment.path("nats"), nats::SYNCED, "");
+    let (_postgres, address, login) = postgres::with_database(Life::Ours, &deployment.path("pg")).unwrap();
+    deployment.nats(&nats);
+    deployment.server("postgres", &[address], &login);
+    for (key, value) in [("nats.replicas", "1"), ("nats.dangerous_few_replicas", "true")] {
+        deployment.set(key, value);
+    }
+    deployment.set("identity.dangerous_guest_tokens", "true");
+    for (section, said) in [("nats", "NATS refuses the user"), ("postgres", "password authentication failed")] {
+        let wrong = format!("{section}.password=not-the-password");
+        let mut serve = Command::new(PROGRAM);
+        serve.args(["serve", "--set", &wrong, "--config"]).arg(deployment.file());
+        let output = serve.arg("--data").arg(deployment.folder.join(format!("of-{section}"))).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        for once in [said, &format!("{section}.password")] {
+            assert_eq!(told.matches(once).count(), 1, "{once} in {told}");
+        }
+        assert!(!told.contains("not-the-password"), "{told}");
     }
 }
