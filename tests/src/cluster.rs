@@ -319,7 +319,7 @@ impl Cluster {
     /// Waits until every node of this cluster knows the sale and somebody decides it.
     pub fn until_decided(&self, sale: &str) {
         for name in self.nodes.keys() {
-            until("a sale that is decided", || {
+            until(&format!("a sale that is decided, as {name} sees it"), || {
                 self.sale_at(name, sale).is_some_and(|sale| sale["rung"] == "full" || sale["rung"] == "takeover")
             });
         }

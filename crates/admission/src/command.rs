@@ -2,7 +2,10 @@
 
 use chain::PrivatePart;
 use domain::record::{Counts, PauseReason, ReleaseReason};
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase, Units};
+use domain::{
+    AttemptStatus, ChainTime, ParkedPayment, PaymentFact, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase,
+    Units,
+};
 
 use crate::owner::Receipt;
 
@@ -68,8 +71,43 @@ pub enum Command {
     },
     /// End the granting of holds now.
     Close,
-    /// Settle now; needs a closed sale without open holds.
+    /// Settle now; needs a closed sale without open holds and without money under way.
     Settle,
+    /// The customer goes to pay at a provider.
+    BeginPayment {
+        /// The order's sequence.
+        number: PurchaseNumber,
+        /// Who asks; `None` is the shop.
+        customer: Option<Pseudonym>,
+    },
+    /// A provider said what became of an attempt; it was compared with the order.
+    ReportPayment {
+        /// The order's sequence.
+        number: PurchaseNumber,
+        /// Which attempt.
+        attempt: u8,
+        /// What it said.
+        fact: PaymentFact,
+    },
+    /// A provider said something that does not fit the order.
+    ParkPayment {
+        /// The order's sequence.
+        number: PurchaseNumber,
+        /// What it said.
+        parked: Box<ParkedPayment>,
+    },
+    /// The shop gives a paid order's money back.
+    OrderRefund {
+        /// The order's sequence.
+        number: PurchaseNumber,
+    },
+    /// A provider has given an attempt's money back.
+    NoteRefund {
+        /// The order's sequence.
+        number: PurchaseNumber,
+        /// Which attempt.
+        attempt: u8,
+    },
 }
 
 /// Something that only reads.
@@ -150,6 +188,8 @@ pub struct Grant {
     pub status: GrantStatus,
     /// Number of its `held` record.
     pub record: u64,
+    /// Its attempts to pay at a provider, in order.
+    pub attempts: Vec<AttemptStatus>,
 }
 
 /// What a sale's state looks like from outside.

@@ -3,11 +3,14 @@
 //! Integers below 2^53 and fixed bytes only, so that a short Lua twin gives the same records. Nothing here reads a clock, draws a
 //! random number, does input or output, or derives an id. A record is applied the moment it is decided; durability is the owner's.
 
+use std::collections::HashMap;
+
 use domain::record::{Counts, Held, PauseReason, ReleaseReason};
 use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, Refusal, SaleDefinition, SalePhase, limits};
 
 use crate::command::{Command, Grant, GrantStatus, PurchaseRequest, Query, SaleState, Wish};
 use crate::grants::{Grants, body_front};
+use crate::payments::PaymentsOf;
 use crate::stock::Stock;
 use crate::verdict::{self, Holdings, Window};
 
@@ -32,6 +35,10 @@ pub struct Guards {
     pub durable: bool,
     /// Give an outage back to open holds.
     pub credit: bool,
+    /// Keep a hold while a payment of it is under way (INV-6).
+    pub attempt: bool,
+    /// Take a coupon only as often as it may be used (INV-7).
+    pub coupon: bool,
 }
 
 impl Guards {
@@ -46,6 +53,8 @@ impl Guards {
         deadline: true,
         durable: true,
         credit: true,
+        attempt: true,
+        coupon: true,
     };
 }
 
@@ -92,11 +101,21 @@ pub struct Core {
     /// The first grant that may still be held. Deadlines stand in the order of grants, so expiry walks along the numbers.
     pub(crate) expires_next: PurchaseNumber,
     pub(crate) held_grants: u32,
+    pub(crate) payments: PaymentsOf,
+    /// The first grant that a payment under way may keep beyond its deadline.
+    pub(crate) extended_next: PurchaseNumber,
+    /// Attempts to pay that are open, and refunds that are due.
+    pub(crate) unsettled: u32,
+    /// The index of the coupon of those grants that have one.
+    pub(crate) coupons: HashMap<u32, u8>,
+    /// How many live grants use each coupon.
+    pub(crate) coupons_used: Vec<u32>,
 }
 
 impl Core {
     /// The state before the first record of a sale defined so.
     pub fn new(definition: SaleDefinition, guards: Guards) -> Self {
+        let coupons_used = vec![0; definition.coupons.len()];
         let stocks = definition.items.iter().map(|item| Stock::new(item.stock)).collect();
         Self {
             definition,
@@ -115,22 +134,17 @@ impl Core {
             grants: Grants::new(),
             expires_next: PurchaseNumber(0),
             held_grants: 0,
+            payments: PaymentsOf::default(),
+            extended_next: PurchaseNumber(0),
+            unsettled: 0,
+            coupons: HashMap::new(),
+            coupons_used,
         }
     }
 
     /// Moves chain time on; it never goes back.
     pub fn advance(&mut self, clock: ChainTime) {
         self.now = self.now.max(clock);
-    }
-
-    /// Opens or closes the sale if chain time says so. Runs before a batch's commands, so that they meet the right window.
-    pub fn turn_window(&mut self, out: &mut Vec<Record>) {
-        if self.phase == SalePhase::Planned && self.now >= self.definition.opens_at {
-            self.emit(Record::Opened, out);
-        }
-        if self.phase == SalePhase::Open && self.now >= self.definition.closes_at {
-            self.emit(Record::Closed, out);
-        }
     }
 
     /// Decides one command; what it changes is appended to `out` and already applied.
@@ -144,6 +158,11 @@ impl Core {
             Command::ChangeStock { item, change } => self.change_stock(*item, *change, out),
             Command::Close => self.close(out),
             Command::Settle => self.settle(out),
+            Command::BeginPayment { number, customer } => self.begin_payment(*number, *customer, out),
+            Command::ReportPayment { number, attempt, fact } => self.report_payment(*number, *attempt, *fact, out),
+            Command::ParkPayment { number, parked } => self.park_payment(*number, parked, out),
+            Command::OrderRefund { number } => self.order_refund(*number, out),
+            Command::NoteRefund { number, attempt } => self.note_refund(*number, *attempt, out),
         }
     }
 
@@ -161,7 +180,11 @@ impl Core {
         }
         let window = self.window();
         let holdings = self.holdings(wish);
-        if let Err(refusal) = verdict::before_stock(&self.definition, window, self.now, wish, holdings, self.guards) {
+        let coupon = self.definition.coupon_index(wish.coupon);
+        let coupon_is_good = coupon.is_some_and(|coupon| self.coupon_is_free(coupon));
+        let against =
+            verdict::before_stock(&self.definition, window, self.now, wish, holdings, coupon_is_good, self.guards);
+        if let Err(refusal) = against {
             let retry_at = verdict::retry_at(&self.definition, window, wish, refusal);
             return Verdict::Refused(refusal, retry_at);
         }
@@ -185,7 +208,7 @@ impl Core {
             customer: wish.customer,
             item: wish.item,
             units: self.stocks[usize::from(wish.item)].peek(wish.quantity),
-            price: self.price(wish.item, wish.quantity),
+            price: self.definition.price(wish.item, wish.quantity, self.definition.coupon_index(wish.coupon)),
             key_hash: request.key_hash,
             body_hash: request.body_hash,
             pass: wish.pass,
@@ -202,6 +225,8 @@ impl Core {
             return Verdict::Refused(Refusal::NotFound, None);
         };
         match row.status() {
+            // Money may be on its way: whoever asks has the provider end it first.
+            GrantStatus::Held if self.has_open_attempt(number) => Verdict::Refused(Refusal::PaymentOpen, None),
             GrantStatus::Held => {
                 let purchase = row.purchase;
                 self.emit(Record::Released { number, purchase, reason }, out);
@@ -217,8 +242,7 @@ impl Core {
         let Some(row) = self.grants.row(number) else {
             return Verdict::Refused(Refusal::NotFound, None);
         };
-        let (purchase, customer, item) = (row.purchase, row.customer, u16::from(row.item));
-        let quantity = u32::from(row.quantity);
+        let (purchase, item, quantity) = (row.purchase, usize::from(row.item), u32::from(row.quantity));
         match row.status() {
             GrantStatus::Held => {
                 self.emit(Record::Confirmed { number, purchase }, out);
@@ -227,20 +251,31 @@ impl Core {
             GrantStatus::Confirmed => Verdict::Unchanged(number),
             GrantStatus::Released(_) => {
                 // Money for a hold that has ended: it takes free units again where the rules allow, else it is to be refunded.
-                let (live_of_item, live_of_sale) = self.live_units(customer, item);
-                let limit_item = self.definition.items[usize::from(item)].limit_per_customer;
-                let allowed = self.phase < SalePhase::Settled
-                    && live_of_item + quantity <= limit_item
-                    && live_of_sale + quantity <= self.definition.limit_per_customer
-                    && self.stocks[usize::from(item)].free() >= quantity;
-                if !allowed {
+                if !self.may_retake(number) {
                     return Verdict::Refused(Refusal::RefundDue, None);
                 }
-                let units = self.stocks[usize::from(item)].peek(quantity);
+                let units = self.stocks[item].peek(quantity);
                 self.emit(Record::Retaken { number, purchase, units }, out);
                 Verdict::Changed(number)
             }
         }
+    }
+
+    /// Whether a grant that was released may have free units again.
+    pub(crate) fn may_retake(&self, number: PurchaseNumber) -> bool {
+        let row = self.grants.row(number).expect("the caller looked the row up");
+        let (item, quantity) = (u16::from(row.item), u32::from(row.quantity));
+        let (live_of_item, live_of_sale) = self.live_units(row.customer, item);
+        self.phase < SalePhase::Settled
+            && live_of_item + quantity <= self.definition.items[usize::from(item)].limit_per_customer
+            && live_of_sale + quantity <= self.definition.limit_per_customer
+            && self.coupons.get(&number.0).is_none_or(|coupon| self.coupon_is_free(usize::from(*coupon)))
+            && self.stocks[usize::from(item)].free() >= quantity
+    }
+
+    /// Whether one more order may use the coupon.
+    pub(crate) fn coupon_is_free(&self, coupon: usize) -> bool {
+        !self.guards.coupon || self.coupons_used[coupon] < self.definition.coupons[coupon].uses_max
     }
 
     fn pause(&mut self, reason: PauseReason, out: &mut Vec<Record>) -> Verdict {
@@ -293,7 +328,7 @@ impl Core {
         match self.phase {
             SalePhase::Settled => Verdict::Sale,
             // The turn that closes the sale reveals the slot secret behind its commands; a settled chain takes no more records.
-            SalePhase::Closed if self.held_grants == 0 && self.slot_secret.is_some() => {
+            SalePhase::Closed if self.is_at_rest() && self.slot_secret.is_some() => {
                 self.emit(Record::Settled(self.counts()), out);
                 Verdict::Sale
             }
@@ -301,57 +336,10 @@ impl Core {
         }
     }
 
-    /// Releases up to `expiries_max` holds whose deadline and grace are over. Runs after a batch's commands: purchases first.
-    pub fn expire(&mut self, expiries_max: usize, out: &mut Vec<Record>) {
-        let mut expired = 0;
-        while let Some(row) = self.grants.row(self.expires_next) {
-            let number = self.expires_next;
-            if row.is_held() {
-                let pay_by = ChainTime(row.pay_by_uncredited() + self.credit);
-                let over = pay_by.plus(self.definition.grace_seconds * 1_000);
-                if (self.guards.deadline && self.now < over) || expired == expiries_max {
-                    return;
-                }
-                let purchase = row.purchase;
-                self.emit(Record::Released { number, purchase, reason: ReleaseReason::Expired }, out);
-                expired += 1;
-            }
-            self.expires_next = PurchaseNumber(number.0 + 1);
-        }
-    }
-
-    /// Reveals the slot secret after closing, and settles once no hold is open and late payments have had their time.
-    pub fn finish(&mut self, slot_secret: [u8; 32], out: &mut Vec<Record>) {
-        if self.phase == SalePhase::Closed && self.slot_secret.is_none() {
-            self.emit(Record::SecretRevealed(slot_secret), out);
-        }
-        let settles_at = self.closed_at.plus(self.definition.settle_after_seconds * 1_000);
-        if self.phase == SalePhase::Closed && self.held_grants == 0 && self.now >= settles_at {
-            self.emit(Record::Settled(self.counts()), out);
-        }
-    }
-
     /// Appends a record that the owner itself is the source of: created, epoch, clock credit, digest.
     pub fn emit(&mut self, record: Record, out: &mut Vec<Record>) {
         self.apply(&record).expect("what the core decides, it can follow");
         out.push(record);
-    }
-
-    /// When chain time alone will next change something, if ever.
-    pub fn next_event_at(&self) -> Option<ChainTime> {
-        let window = match self.phase {
-            SalePhase::Planned => Some(self.definition.opens_at),
-            SalePhase::Open => Some(self.definition.closes_at),
-            SalePhase::Closed if self.held_grants == 0 => {
-                Some(self.closed_at.plus(self.definition.settle_after_seconds * 1_000))
-            }
-            SalePhase::Closed | SalePhase::Settled => None,
-        };
-        let expiry = self
-            .grants
-            .row(self.expires_next)
-            .map(|row| ChainTime(row.pay_by_uncredited() + self.credit).plus(self.definition.grace_seconds * 1_000));
-        window.into_iter().chain(expiry).min()
     }
 
     pub(crate) fn window(&self) -> Window {
@@ -367,6 +355,7 @@ impl Core {
         let mut holdings = Holdings::default();
         for (_, row) in self.grants.of_customer(wish.customer) {
             holdings.grants += 1;
+            holdings.unpaid_releases += u32::from(row.is_unpaid_release());
             holdings.grants_of_pass += u32::from(row.pass == wish.pass as u32);
             if row.is_live() {
                 holdings.live_of_sale += u32::from(row.quantity);
@@ -384,10 +373,6 @@ impl Core {
             live.map(|row| u32::from(row.quantity)).sum()
         };
         (live(true), live(false))
-    }
-
-    fn price(&self, item: u16, quantity: u32) -> u64 {
-        self.definition.items[usize::from(item)].price * u64::from(quantity)
     }
 
     /// The sale's definition.
@@ -428,7 +413,13 @@ impl Core {
     /// A grant as it stands.
     pub fn grant(&self, number: PurchaseNumber) -> Option<Grant> {
         let row = self.grants.row(number)?;
-        self.grants.grant(number, self.price(u16::from(row.item), u32::from(row.quantity)), self.credit)
+        let coupon = self.coupons.get(&number.0).map(|coupon| usize::from(*coupon));
+        let price = self.definition.price(u16::from(row.item), u32::from(row.quantity), coupon);
+        let mut grant = self.grants.grant(number, price, self.credit)?;
+        if let Some(payments) = self.payments.get(&number.0) {
+            grant.attempts.clone_from(&payments.attempts);
+        }
+        Some(grant)
     }
 
     /// The customer's grant under this purchase id.

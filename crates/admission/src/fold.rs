@@ -2,7 +2,8 @@
 
 use chain::batch::Batch;
 use chain::digest::{GrantStatus as DigestStatus, StateHash};
-use domain::{Record, SaleDefinition, Units};
+use domain::record::Attempt;
+use domain::{Received, Record, SaleDefinition, Units};
 
 use crate::core::{Core, Guards};
 
@@ -56,11 +57,12 @@ pub(crate) fn fold_record(state_hash: &mut StateHash, core: &Core, record: &Reco
             state_hash.remove(number.0, DigestStatus::Held, item_of(*number), &units_of(*number));
             state_hash.add(number.0, DigestStatus::Released, item_of(*number), &[]);
         }
-        Record::Confirmed { number, .. } => {
+        Record::Confirmed { number, .. } | Record::PaymentReceived(Attempt { number, .. }, Received::Confirms) => {
             state_hash.remove(number.0, DigestStatus::Held, item_of(*number), &units_of(*number));
             state_hash.add(number.0, DigestStatus::Confirmed, item_of(*number), &units_of(*number));
         }
-        Record::Retaken { number, units, .. } => {
+        Record::Retaken { number, units, .. }
+        | Record::PaymentReceived(Attempt { number, .. }, Received::Retakes(units)) => {
             state_hash.remove(number.0, DigestStatus::Released, item_of(*number), &[]);
             state_hash.add(number.0, DigestStatus::Confirmed, item_of(*number), units);
         }
@@ -74,6 +76,12 @@ pub(crate) fn fold_record(state_hash: &mut StateHash, core: &Core, record: &Reco
         | Record::Digest { .. }
         | Record::Closed
         | Record::SecretRevealed(_)
-        | Record::Settled(_) => {}
+        | Record::Settled(_)
+        | Record::PaymentBegun(_)
+        | Record::PaymentEnded(_)
+        | Record::PaymentReceived(_, Received::RefundDue)
+        | Record::RefundOrdered(_)
+        | Record::Refunded(_)
+        | Record::PaymentParked { .. } => {}
     }
 }

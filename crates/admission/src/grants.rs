@@ -56,8 +56,8 @@ impl Row {
         widen(&self.record)
     }
 
-    /// `ROW` of the library on Redis, without the units.
-    pub(crate) fn packed(&self) -> Vec<u8> {
+    /// `ROW` of the library on Redis, without the units; with the index of the coupon, from 1, or 0.
+    pub(crate) fn packed(&self, coupon: u8) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend(self.customer.0);
         bytes.extend(self.purchase.0);
@@ -67,7 +67,7 @@ impl Row {
         bytes.extend(self.pass.to_le_bytes());
         bytes.extend(self.older.to_le_bytes());
         bytes.extend(u16::from(self.item).to_le_bytes());
-        bytes.push(self.status);
+        bytes.extend([self.status, coupon]);
         bytes
     }
 
@@ -81,6 +81,11 @@ impl Row {
 
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.status, HELD | CONFIRMED)
+    }
+
+    /// Whether the customer let it go without paying.
+    pub(crate) fn is_unpaid_release(&self) -> bool {
+        self.status == ReleaseReason::Expired as u8 || self.status == ReleaseReason::CancelledByCustomer as u8
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -243,6 +248,7 @@ impl Grants {
             pay_by: ChainTime(row.pay_by_uncredited() + if row.is_held() { credit } else { 0 }),
             status: row.status(),
             record: row.record(),
+            attempts: Vec::new(),
         })
     }
 }

@@ -10,6 +10,7 @@ mod fold;
 mod grants;
 pub mod holders;
 pub mod owner;
+mod payments;
 pub mod postbox;
 pub mod redis;
 mod replay;
@@ -17,6 +18,7 @@ mod replica;
 mod shards;
 mod stock;
 pub mod thread;
+mod time;
 mod verdict;
 pub mod view;
 

@@ -3,7 +3,7 @@
 //! Bytes only; no connection and no driver. The library is the twin of `core`: the same commands at the same times give the same
 //! verdicts and records. Integers stay below 2^53, which is what a number of Lua holds exactly.
 
-use domain::{ChainTime, PurchaseNumber, Refusal, limits};
+use domain::{ChainTime, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
 
 use crate::command::{Command, PurchaseRequest, Query, Request};
 use crate::core::Verdict;
@@ -16,8 +16,12 @@ pub use image::{Image, Kept, Rebuild, standing};
 pub use parse::requests;
 
 /// The library, for `FUNCTION LOAD`.
-pub const FUNCTIONS: &str =
-    concat!(include_str!("redis/state.lua"), include_str!("redis/decide.lua"), include_str!("redis/serve.lua"));
+pub const FUNCTIONS: &str = concat!(
+    include_str!("redis/state.lua"),
+    include_str!("redis/decide.lua"),
+    include_str!("redis/pay.lua"),
+    include_str!("redis/serve.lua")
+);
 /// Decides commands.
 pub const DECIDE: &str = "doorbuster_decide";
 /// What chain time alone brings.
@@ -37,8 +41,8 @@ pub const STALE: &str = "STALE";
 
 /// The keys of a sale, or of one of that name in one of several clusters, in the order in which the functions take them, all in one slot. The last is for a rebuild to write: the run
 /// id of the server process that may decide.
-pub fn keys(sale: &str) -> [String; 7] {
-    ["state", "items", "returned", "grants", "customers", "outbox", "admitted"]
+pub fn keys(sale: &str) -> [String; 8] {
+    ["state", "items", "returned", "grants", "customers", "payments", "outbox", "admitted"]
         .map(|part| format!("doorbuster:{{{sale}}}:{part}"))
 }
 
@@ -82,6 +86,22 @@ pub fn add_command(arguments: &mut Vec<Vec<u8>>, command: &Command, private: Opt
         }
         Command::Close => named("close", Vec::new()),
         Command::Settle => named("settle", Vec::new()),
+        Command::BeginPayment { number: order, customer } => {
+            named("begin_payment", vec![number(order.0.into()), asker(*customer)]);
+        }
+        Command::ReportPayment { number: order, attempt, fact } => {
+            let is_paid = number((*fact == PaymentFact::Paid).into());
+            named("report_payment", vec![number(order.0.into()), number((*attempt).into()), is_paid]);
+        }
+        Command::ParkPayment { number: order, parked } => {
+            let ParkedPayment { reason, evidence, amount, currency, reference } = parked.as_ref();
+            let numbers = [u64::from(order.0), *reason as u64, *evidence, *amount].map(number);
+            named("park_payment", numbers.into_iter().chain([currency.0.to_vec(), reference.clone()]).collect());
+        }
+        Command::OrderRefund { number: order } => named("order_refund", vec![number(order.0.into())]),
+        Command::NoteRefund { number: order, attempt } => {
+            named("note_refund", vec![number(order.0.into()), number((*attempt).into())]);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Applying records to the state: the same code for a decision just made and for a chain replayed at start.
 
 use domain::record::{Counts, Held};
-use domain::{PurchaseId, PurchaseNumber, Record, SalePhase, Units, limits};
+use domain::{AttemptStatus, PurchaseId, PurchaseNumber, Received, Record, SalePhase, Units, limits};
 
 use crate::command::GrantStatus;
 use crate::core::{Contradiction, Core};
@@ -36,22 +36,18 @@ impl Core {
                 let credit = self.credit;
                 self.row(*number).release(*reason, credit);
                 self.held_grants -= 1;
+                if let Some(coupon) = self.coupons.get(&number.0) {
+                    self.coupons_used[usize::from(*coupon)] -= 1;
+                }
             }
-            Record::Confirmed { number, purchase } => {
-                let (item, units) = self.ending(*number, *purchase, true)?;
-                self.stocks[item].confirm(units.len() as u32);
-                let credit = self.credit;
-                self.row(*number).confirm(credit);
-                self.held_grants -= 1;
-            }
-            Record::Retaken { number, purchase, units } => {
-                let (item, earlier) = self.ending(*number, *purchase, false)?;
-                fits(earlier.len() == units.len(), "a retaken purchase changes its quantity")?;
-                fits(self.stocks[item].retake(units), "the retaken units are not the next free ones")?;
-                self.grants.set_units(*number, units);
-                let credit = self.credit;
-                self.row(*number).confirm(credit);
-            }
+            Record::Confirmed { number, purchase } => self.apply_confirmed(*number, *purchase)?,
+            Record::Retaken { number, purchase, units } => self.apply_retaken(*number, *purchase, units)?,
+            Record::PaymentBegun(_)
+            | Record::PaymentEnded(_)
+            | Record::PaymentReceived(..)
+            | Record::RefundOrdered(_)
+            | Record::Refunded(_)
+            | Record::PaymentParked { .. } => self.apply_payment(record)?,
             Record::StockChanged { item, added, withdrawn } => {
                 let stock = self.stocks.get_mut(usize::from(*item)).ok_or("there is no such item")?;
                 fits(stock.withdraw(withdrawn), "the withdrawn units are not the next free ones")?;
@@ -59,7 +55,11 @@ impl Core {
             }
             Record::Paused(reason) => self.paused = Some(*reason),
             Record::Resumed => self.paused = None,
-            Record::ClockCredit(milliseconds) => self.credit += milliseconds,
+            Record::ClockCredit(milliseconds) => {
+                self.credit += milliseconds;
+                // A hold that only a payment has kept has time again of its own.
+                self.expires_next = self.expires_next.min(self.extended_next);
+            }
             Record::Digest { counts, .. } => self.counts_fit(counts)?,
             Record::Closed => {
                 fits(self.phase < SalePhase::Closed, "a sale closes once")?;
@@ -72,6 +72,7 @@ impl Core {
             }
             Record::Settled(counts) => {
                 fits(self.phase == SalePhase::Closed && self.held_grants == 0, "a hold is open at settlement")?;
+                fits(self.unsettled == 0, "money is under way at settlement")?;
                 self.counts_fit(counts)?;
                 self.phase = SalePhase::Settled;
             }
@@ -82,6 +83,8 @@ impl Core {
     fn apply_held(&mut self, held: &Held) -> Result<(), &'static str> {
         fits(held.number.0 == self.grants.count(), "grants are not numbered without gaps")?;
         fits(held.pay_by.0 <= limits::TIME_MAX, "the pay-by time is too late")?;
+        let coupon = self.definition.coupon_index(held.coupon);
+        fits(held.coupon == 0 || coupon.is_some(), "the sale has no such coupon")?;
         let stock = self.stocks.get_mut(usize::from(held.item)).ok_or("there is no such item")?;
         fits(stock.hold(&held.units), "the held units are not the next free ones")?;
         self.grants.push(&NewGrant {
@@ -94,7 +97,64 @@ impl Core {
             pass: held.pass,
             item: held.item,
         });
+        if let Some(coupon) = coupon {
+            self.coupons_used[coupon] += 1;
+            self.coupons.insert(held.number.0, coupon as u8);
+        }
         self.held_grants += 1;
+        Ok(())
+    }
+
+    fn apply_payment(&mut self, record: &Record) -> Result<(), &'static str> {
+        use AttemptStatus::{Ended, Open, Paid, RefundDue, Refunded};
+        match record {
+            Record::PaymentBegun(attempt) => self.apply_begun(attempt),
+            Record::PaymentEnded(attempt) => self.apply_attempt(attempt, &[Open], Ended),
+            Record::PaymentReceived(attempt, received) => {
+                let to = if *received == Received::RefundDue { RefundDue } else { Paid };
+                self.apply_attempt(attempt, &[Open, Ended], to)?;
+                match received {
+                    Received::Confirms => self.apply_confirmed(attempt.number, attempt.purchase),
+                    Received::Retakes(units) => self.apply_retaken(attempt.number, attempt.purchase, units),
+                    Received::RefundDue => Ok(()),
+                }
+            }
+            Record::RefundOrdered(attempt) => self.apply_attempt(attempt, &[Paid], RefundDue),
+            Record::Refunded(attempt) => self.apply_attempt(attempt, &[RefundDue], Refunded),
+            Record::PaymentParked { number, purchase, parked } => {
+                let row = self.grants.row(*number).ok_or("there is no such grant")?;
+                fits(row.purchase == *purchase, "the grant has another purchase id")?;
+                self.apply_parked(*number, parked.evidence);
+                Ok(())
+            }
+            _ => Err("this is no record of a payment"),
+        }
+    }
+
+    fn apply_confirmed(&mut self, number: PurchaseNumber, purchase: PurchaseId) -> Result<(), &'static str> {
+        let (item, units) = self.ending(number, purchase, true)?;
+        self.stocks[item].confirm(units.len() as u32);
+        let credit = self.credit;
+        self.row(number).confirm(credit);
+        self.held_grants -= 1;
+        Ok(())
+    }
+
+    fn apply_retaken(
+        &mut self,
+        number: PurchaseNumber,
+        purchase: PurchaseId,
+        units: &Units,
+    ) -> Result<(), &'static str> {
+        let (item, earlier) = self.ending(number, purchase, false)?;
+        fits(earlier.len() == units.len(), "a retaken purchase changes its quantity")?;
+        fits(self.stocks[item].retake(units), "the retaken units are not the next free ones")?;
+        self.grants.set_units(number, units);
+        let credit = self.credit;
+        self.row(number).confirm(credit);
+        if let Some(coupon) = self.coupons.get(&number.0) {
+            self.coupons_used[usize::from(*coupon)] += 1;
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ pub(crate) struct Window {
 pub(crate) struct Holdings {
     pub(crate) grants: u32,
     pub(crate) grants_of_pass: u32,
+    pub(crate) unpaid_releases: u32,
     pub(crate) live_of_item: u32,
     pub(crate) live_of_sale: u32,
 }
@@ -30,6 +31,7 @@ pub(crate) fn before_stock(
     now: ChainTime,
     wish: &Wish,
     holdings: Holdings,
+    coupon_is_good: bool,
     guards: Guards,
 ) -> Result<(), Refusal> {
     refuse(guards.window && window.phase == SalePhase::Planned, Refusal::NotOpen)?;
@@ -45,7 +47,8 @@ pub(crate) fn before_stock(
     let limit_sale = definition.limit_per_customer;
     refuse(guards.limit && holdings.live_of_sale + wish.quantity > limit_sale, Refusal::LimitSaleReached)?;
     refuse(holdings.grants >= definition.grants_per_customer_max, Refusal::GrantsExhausted)?;
-    refuse(wish.coupon != 0, Refusal::CouponRefused)
+    refuse(holdings.unpaid_releases >= definition.unpaid_releases_max, Refusal::UnpaidReleases)?;
+    refuse(wish.coupon != 0 && !coupon_is_good, Refusal::CouponRefused)
 }
 
 /// When the customer's slot comes.

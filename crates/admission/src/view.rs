@@ -44,6 +44,8 @@ pub struct SaleView {
     time: AtomicU64,
     holders: Holders,
     marks: Vec<Mark>,
+    /// Which coupons may be used once more.
+    coupons: Vec<AtomicBool>,
     watermark: Arc<Watermark>,
 }
 
@@ -69,6 +71,7 @@ impl SaleView {
         };
         Self {
             marks: definition.items.iter().map(|_| mark()).collect(),
+            coupons: definition.coupons.iter().map(|_| AtomicBool::new(true)).collect(),
             definition,
             phase: AtomicU8::new(0),
             paused: AtomicBool::new(false),
@@ -88,6 +91,9 @@ impl SaleView {
         self.paused.store(core.paused.is_some(), Ordering::Relaxed);
         self.storage_full.store(core.storage_full, Ordering::Relaxed);
         self.phase.store(core.phase as u8, Ordering::Release);
+        for (coupon, is_free) in self.coupons.iter().enumerate() {
+            is_free.store(core.coupon_is_free(coupon), Ordering::Relaxed);
+        }
         for (mark, stock) in self.marks.iter().zip(&core.stocks) {
             let free = u64::from(stock.free());
             mark.free.store(free, Ordering::Relaxed);
@@ -125,7 +131,9 @@ impl SaleView {
             return None;
         }
         let stranger = Holdings::default();
-        if let Err(refusal) = verdict::before_stock(&self.definition, window, now, wish, stranger, Guards::ON) {
+        let coupon = self.definition.coupon_index(wish.coupon);
+        let coupon = coupon.is_some_and(|coupon| self.coupons[coupon].load(Ordering::Relaxed));
+        if let Err(refusal) = verdict::before_stock(&self.definition, window, now, wish, stranger, coupon, Guards::ON) {
             let retry_at = verdict::retry_at(&self.definition, window, wish, refusal);
             return Some(EarlyRefusal { refusal, position: self.durable_position(), retry_at });
         }

@@ -2,6 +2,7 @@
 //!
 //! It never stops at a contradiction: it counts it and goes on as well as it can, so one report shows all of them.
 
+mod money;
 mod people;
 mod sale;
 mod stock;
@@ -10,6 +11,7 @@ use chain::digest::{GrantStatus, StateHash};
 use domain::ids::Hash;
 use domain::record::{Created, Held, ReleaseReason};
 use domain::{Promise, Pseudonym, PurchaseId, PurchaseNumber, Record, SaleDefinition, SaleId, Unit, limits};
+use money::Purse;
 use people::People;
 pub(crate) use sale::cores;
 pub(crate) use stock::{FreeSpans, Moment};
@@ -65,6 +67,7 @@ pub(crate) struct Model {
     opened_at: Option<u64>,
     credit: u64,
     secret: Option<Hash>,
+    pub(crate) purse: Purse,
     pub(crate) tally: Tally,
 }
 
@@ -82,6 +85,12 @@ impl Model {
             Record::Released { number, purchase, reason } => self.released(at, number, purchase, reason),
             Record::Confirmed { number, purchase } => self.confirmed(at, number, purchase),
             Record::Retaken { number, purchase, units } => self.retaken(at, number, purchase, &units),
+            Record::PaymentBegun(attempt) => self.payment_begun(at, &attempt),
+            Record::PaymentEnded(attempt) => self.payment_ended(at, &attempt),
+            Record::PaymentReceived(attempt, received) => self.payment_received(at, &attempt, &received),
+            Record::RefundOrdered(attempt) => self.refund_ordered(at, &attempt),
+            Record::Refunded(attempt) => self.refunded(at, &attempt),
+            Record::PaymentParked { number, .. } => self.payment_parked(at, number),
             Record::StockChanged { item, added, withdrawn } => self.stock_changed(at, item, added, &withdrawn),
             Record::Paused(_) => self.paused = true,
             Record::Resumed => self.paused = false,
@@ -148,7 +157,9 @@ impl Model {
             format!("record {position}: hold {number} has the key of an earlier one of its customer")
         });
         self.check_limits(position, customer, held.item, quantity);
+        self.check_unpaid(position, customer);
         self.check_price(at, held);
+        self.use_coupon(position, number, held.coupon);
         let units_from = self.units.len() as u32;
         self.units.extend(&held.units);
         self.take(at, held.item, &held.units, number, Move::FreeToHeld);
@@ -179,6 +190,7 @@ impl Model {
             format!("record {}: hold {} expired {} ms before its time", at.position, number.0, due - at.time)
         });
         let range = grant.units_from as usize..grant.units_from as usize + quantity as usize;
+        self.check_nobody_pays(at, index, reason);
         self.state.remove(number.0, GrantStatus::Held, item, &self.units[range.clone()]);
         self.state.add(number.0, GrantStatus::Released, item, &[]);
         let mut moved = 0;
@@ -191,6 +203,9 @@ impl Model {
         }
         self.items[usize::from(item)].shift(Move::HeldToFree, moved);
         self.people.lose(customer, item, quantity);
+        let went_unpaid = matches!(reason, ReleaseReason::Expired | ReleaseReason::CancelledByCustomer);
+        self.people.customers[customer as usize].unpaid_releases += u32::from(went_unpaid);
+        self.give_coupon_back(number.0);
         self.end(index, GrantStatus::Released, at);
         self.grants[index].released = Some(reason);
         self.check_conservation(at.position, item);
@@ -225,6 +240,10 @@ impl Model {
             return;
         }
         self.check_limits(at.position, customer, item, quantity);
+        if self.grants[index].released.is_some_and(|reason| reason != ReleaseReason::CancelledByShop) {
+            self.people.customers[customer as usize].unpaid_releases -= 1;
+        }
+        self.use_coupon_again(at.position, number.0);
         self.state.remove(number.0, GrantStatus::Released, item, &[]);
         self.state.add(number.0, GrantStatus::Confirmed, item, units);
         self.take(at, item, units, number.0, Move::FreeToSold);

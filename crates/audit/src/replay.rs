@@ -263,9 +263,15 @@ impl<'a> Replay<'a> {
 fn purchase_of(record: &Record) -> Option<PurchaseId> {
     match record {
         Record::Held(held) => Some(held.purchase),
-        Record::Released { purchase, .. } | Record::Confirmed { purchase, .. } | Record::Retaken { purchase, .. } => {
-            Some(*purchase)
-        }
+        Record::Released { purchase, .. }
+        | Record::Confirmed { purchase, .. }
+        | Record::Retaken { purchase, .. }
+        | Record::PaymentParked { purchase, .. } => Some(*purchase),
+        Record::PaymentBegun(attempt)
+        | Record::PaymentEnded(attempt)
+        | Record::PaymentReceived(attempt, _)
+        | Record::RefundOrdered(attempt)
+        | Record::Refunded(attempt) => Some(attempt.purchase),
         _ => None,
     }
 }

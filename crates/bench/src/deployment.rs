@@ -144,6 +144,9 @@ pub(crate) fn definition(shape: &Shape, now: u64) -> SaleDefinition {
         grants_per_customer_max: 10,
         limit_per_customer: 1,
         resale_delay_milliseconds: 1_000,
+        unpaid_releases_max: 1_000,
+        hold_extension_seconds: 900,
+        coupons: Vec::new(),
         settle_after_seconds: 3_600,
         items: vec![ItemDefinition {
             item: ITEM.to_owned(),

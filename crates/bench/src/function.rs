@@ -73,7 +73,7 @@ async fn unlink(options: &ClusterOptions, sale: &str) -> anyhow::Result<()> {
 }
 
 /// A connection to the server that has the keys.
-async fn master(options: &RedisOptions, keys: &[String; 7]) -> anyhow::Result<MultiplexedConnection> {
+async fn master(options: &RedisOptions, keys: &[String; 8]) -> anyhow::Result<MultiplexedConnection> {
     for address in &options.addresses {
         let client = redis::Client::open(options.info(address, true)?)?;
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else { continue };
@@ -87,7 +87,7 @@ async fn master(options: &RedisOptions, keys: &[String; 7]) -> anyhow::Result<Mu
 }
 
 /// A sale that has just been created and opened.
-async fn load(connection: &mut MultiplexedConnection, keys: &[String; 7], sale: &str) -> anyhow::Result<()> {
+async fn load(connection: &mut MultiplexedConnection, keys: &[String; 8], sale: &str) -> anyhow::Result<()> {
     let now = SystemClock::new().wall_milliseconds();
     let definition = definition(&Shape { stock: STOCK, hold_seconds: HOLD_SECONDS }, now);
     let created = Created {
@@ -115,7 +115,7 @@ async fn load(connection: &mut MultiplexedConnection, keys: &[String; 7], sale: 
 
 async fn buy(
     mut connection: MultiplexedConnection,
-    keys: [String; 7],
+    keys: [String; 8],
     number: usize,
     (begins_at, ends_at): (Instant, Instant),
 ) -> anyhow::Result<u64> {

@@ -1,7 +1,10 @@
 //! Records to bytes and back: fixed little-endian fields, one canonical form per record, nothing left over.
 
-use domain::record::{Counts, Created, Held, PauseReason, ReleaseReason};
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, RecordKind, SaleOrdinal, Unit, Units, limits};
+use domain::record::{Attempt, Counts, Created, Held, PauseReason, ReleaseReason};
+use domain::{
+    ChainTime, Currency, ParkReason, ParkedPayment, Pseudonym, PurchaseId, PurchaseNumber, Received, Record,
+    RecordKind, SaleOrdinal, Unit, Units, limits,
+};
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +24,7 @@ pub enum CodecError {
 pub fn bytes_about(record: &Record) -> usize {
     let units = match record {
         Record::Held(held) => held.units.len(),
-        Record::Retaken { units, .. } => units.len(),
+        Record::Retaken { units, .. } | Record::PaymentReceived(_, Received::Retakes(units)) => units.len(),
         Record::StockChanged { withdrawn, .. } => withdrawn.len(),
         _ => 0,
     };
@@ -46,6 +49,29 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             out.push(*reason as u8);
         }
         Record::Confirmed { number, purchase } => encode_grant(*number, *purchase, out),
+        Record::PaymentBegun(attempt)
+        | Record::PaymentEnded(attempt)
+        | Record::RefundOrdered(attempt)
+        | Record::Refunded(attempt) => encode_attempt(attempt, out),
+        Record::PaymentReceived(attempt, received) => {
+            encode_attempt(attempt, out);
+            match received {
+                Received::Confirms => out.push(CONFIRMS),
+                Received::Retakes(units) => {
+                    out.push(RETAKES);
+                    encode_units(units, out);
+                }
+                Received::RefundDue => out.push(REFUND_DUE),
+            }
+        }
+        Record::PaymentParked { number, purchase, parked } => {
+            encode_grant(*number, *purchase, out);
+            out.push(parked.reason as u8);
+            out.extend(parked.evidence.to_le_bytes());
+            out.extend(parked.amount.to_le_bytes());
+            out.extend(parked.currency.0);
+            out.extend(&parked.reference);
+        }
         Record::Retaken { number, purchase, units } => {
             encode_grant(*number, *purchase, out);
             encode_units(units, out);
@@ -64,6 +90,16 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::SecretRevealed(secret) => out.extend(secret),
         Record::Settled(counts) => encode_counts(counts, out),
     }
+}
+
+/// What became of money, in a `payment_received` record.
+const CONFIRMS: u8 = 0;
+const RETAKES: u8 = 1;
+const REFUND_DUE: u8 = 2;
+
+fn encode_attempt(Attempt { number, purchase, attempt }: &Attempt, out: &mut Vec<u8>) {
+    encode_grant(*number, *purchase, out);
+    out.push(*attempt);
 }
 
 fn encode_grant(number: PurchaseNumber, purchase: PurchaseId, out: &mut Vec<u8>) {
@@ -123,6 +159,24 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Result<Record, CodecError> {
         RecordKind::Confirmed => {
             Record::Confirmed { number: PurchaseNumber(fields.u32()?), purchase: PurchaseId(fields.array()?) }
         }
+        RecordKind::PaymentBegun => Record::PaymentBegun(fields.attempt()?),
+        RecordKind::PaymentEnded => Record::PaymentEnded(fields.attempt()?),
+        RecordKind::RefundOrdered => Record::RefundOrdered(fields.attempt()?),
+        RecordKind::Refunded => Record::Refunded(fields.attempt()?),
+        RecordKind::PaymentReceived => Record::PaymentReceived(
+            fields.attempt()?,
+            match fields.u8()? {
+                CONFIRMS => Received::Confirms,
+                RETAKES => Received::Retakes(fields.units(1..=limits::QUANTITY_MAX as usize)?),
+                REFUND_DUE => Received::RefundDue,
+                _ => return Err(CodecError::Range(kind)),
+            },
+        ),
+        RecordKind::PaymentParked => Record::PaymentParked {
+            number: PurchaseNumber(fields.u32()?),
+            purchase: PurchaseId(fields.array()?),
+            parked: Box::new(fields.parked()?),
+        },
         RecordKind::Retaken => Record::Retaken {
             number: PurchaseNumber(fields.u32()?),
             purchase: PurchaseId(fields.array()?),
@@ -194,6 +248,32 @@ impl Fields<'_> {
             counts.push(Counts { free: self.u32()?, held: self.u32()?, sold: self.u32()?, withdrawn: self.u32()? });
         }
         Ok(counts)
+    }
+
+    fn attempt(&mut self) -> Result<Attempt, CodecError> {
+        let (number, purchase, attempt) = (PurchaseNumber(self.u32()?), PurchaseId(self.array()?), self.u8()?);
+        if usize::from(attempt) >= limits::PAYMENT_ATTEMPTS_MAX {
+            return Err(CodecError::Range(self.kind));
+        }
+        Ok(Attempt { number, purchase, attempt })
+    }
+
+    /// Takes what was parked, to the end of the bytes.
+    fn parked(&mut self) -> Result<ParkedPayment, CodecError> {
+        let out_of_range = CodecError::Range(self.kind);
+        let parked = ParkedPayment {
+            reason: ParkReason::from_number(self.u8()?).ok_or(out_of_range)?,
+            evidence: self.u64()?,
+            amount: self.u64()?,
+            currency: Currency(self.array()?),
+            reference: std::mem::take(&mut self.rest).to_vec(),
+        };
+        let is_printable = parked.reference.iter().all(u8::is_ascii_graphic);
+        let fits = parked.reference.len() <= limits::PAYMENT_REFERENCE_BYTES_MAX
+            && parked.evidence <= limits::INTEGER_MAX
+            && parked.amount <= limits::INTEGER_MAX;
+        let is_currency = parked.currency.0.iter().all(u8::is_ascii_uppercase);
+        if is_printable && fits && is_currency { Ok(parked) } else { Err(out_of_range) }
     }
 
     fn held(&mut self) -> Result<Held, CodecError> {

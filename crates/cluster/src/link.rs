@@ -45,7 +45,7 @@ pub(crate) enum LinkError {
 /// The way to one sale's server.
 pub(crate) struct Link {
     options: RedisOptions,
-    keys: [String; 7],
+    keys: [String; 8],
     connection: Option<MultiplexedConnection>,
     /// Where to begin asking next time, so that a dead member is not asked first for ever.
     turn: usize,

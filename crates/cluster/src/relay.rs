@@ -456,6 +456,12 @@ fn stands_alone(record: &Record) -> bool {
         | Record::Released { .. }
         | Record::Confirmed { .. }
         | Record::Retaken { .. }
+        | Record::PaymentBegun(_)
+        | Record::PaymentEnded(_)
+        | Record::PaymentReceived(..)
+        | Record::RefundOrdered(_)
+        | Record::Refunded(_)
+        | Record::PaymentParked { .. }
         | Record::StockChanged { .. } => false,
         Record::Created(_)
         | Record::Epoch(_)

@@ -88,21 +88,27 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::TokenExpired => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
-        Refusal::NotOpen | Refusal::Paused | Refusal::StorageFull | Refusal::BeforeSlot | Refusal::Interrupted => {
-            (Advice::Repeat, true)
-        }
+        Refusal::NotOpen
+        | Refusal::Paused
+        | Refusal::StorageFull
+        | Refusal::BeforeSlot
+        | Refusal::Interrupted
+        | Refusal::PaymentOpen => (Advice::Repeat, true),
         Refusal::PassExpired | Refusal::PassSpent => (Advice::RenewPass, true),
         Refusal::KeyReused
         | Refusal::Closed
         | Refusal::LimitItemReached
         | Refusal::LimitSaleReached
         | Refusal::GrantsExhausted
+        | Refusal::UnpaidReleases
         | Refusal::CouponRefused
         | Refusal::StockInsufficient
         | Refusal::SoldOut
         | Refusal::HoldEnded
         | Refusal::OrderConfirmed
         | Refusal::RefundDue
+        | Refusal::PaymentsExhausted
+        | Refusal::NothingToRefund
         | Refusal::SaleExists
         | Refusal::SaleInvalid
         | Refusal::SalePhaseWrong

@@ -6,6 +6,14 @@ pub const ITEMS_MAX: usize = 64;
 pub const UNITS_PER_ITEM_MAX: u32 = 100_000_000;
 /// Units in one purchase.
 pub const QUANTITY_MAX: u32 = 100;
+/// Attempts to pay one order at a provider.
+pub const PAYMENT_ATTEMPTS_MAX: usize = 16;
+/// Reports on one order's payments that are not believed; further ones are only counted.
+pub const PAYMENTS_PARKED_MAX: usize = 16;
+/// Bytes of a provider's name of a payment.
+pub const PAYMENT_REFERENCE_BYTES_MAX: usize = 64;
+/// Coupons of one sale.
+pub const COUPONS_MAX: usize = 64;
 /// Units withdrawn by one stock change, since the record lists each.
 pub const WITHDRAWN_PER_RECORD_MAX: u32 = 10_000;
 /// Decisions in one batch.

@@ -4,8 +4,9 @@
 
 use crate::clock::ChainTime;
 use crate::ids::{Hash, Pseudonym, PurchaseId, PurchaseNumber, SaleOrdinal, Units};
+use crate::payment::{ParkedPayment, Received};
 
-/// The number of a record's kind in the chain. Numbers never change; 7 to 9 are kept for what is not written yet.
+/// The number of a record's kind in the chain. Numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -21,6 +22,12 @@ pub enum RecordKind {
     Released = 5,
     /// A hold ended in a sale.
     Confirmed = 6,
+    /// An attempt to pay at a provider began: money may come from here on.
+    PaymentBegun = 7,
+    /// An attempt ended without money.
+    PaymentEnded = 8,
+    /// The money of an attempt came.
+    PaymentReceived = 9,
     /// A confirmation came late and took free units again.
     Retaken = 10,
     /// Units were added or withdrawn.
@@ -39,17 +46,26 @@ pub enum RecordKind {
     SecretRevealed = 17,
     /// Every unit is sold, free or withdrawn.
     Settled = 18,
+    /// The money of a paid order is to go back.
+    RefundOrdered = 19,
+    /// The money of an attempt went back.
+    Refunded = 20,
+    /// A provider reported something that is not believed.
+    PaymentParked = 21,
 }
 
 impl RecordKind {
     /// All kinds in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Created,
         Self::Epoch,
         Self::Opened,
         Self::Held,
         Self::Released,
         Self::Confirmed,
+        Self::PaymentBegun,
+        Self::PaymentEnded,
+        Self::PaymentReceived,
         Self::Retaken,
         Self::StockChanged,
         Self::Paused,
@@ -59,6 +75,9 @@ impl RecordKind {
         Self::Closed,
         Self::SecretRevealed,
         Self::Settled,
+        Self::RefundOrdered,
+        Self::Refunded,
+        Self::PaymentParked,
     ];
 
     /// The kind of that number.
@@ -189,6 +208,17 @@ impl Counts {
     }
 }
 
+/// One attempt to pay a grant's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The grant.
+    pub number: PurchaseNumber,
+    /// Its purchase id.
+    pub purchase: PurchaseId,
+    /// The attempt, from 0.
+    pub attempt: u8,
+}
+
 /// One record of the chain, its public part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -215,6 +245,25 @@ pub enum Record {
         number: PurchaseNumber,
         /// Its purchase id.
         purchase: PurchaseId,
+    },
+    /// See [`RecordKind::PaymentBegun`].
+    PaymentBegun(Attempt),
+    /// See [`RecordKind::PaymentEnded`].
+    PaymentEnded(Attempt),
+    /// See [`RecordKind::PaymentReceived`], with what became of it.
+    PaymentReceived(Attempt, Received),
+    /// See [`RecordKind::RefundOrdered`].
+    RefundOrdered(Attempt),
+    /// See [`RecordKind::Refunded`].
+    Refunded(Attempt),
+    /// See [`RecordKind::PaymentParked`].
+    PaymentParked {
+        /// The grant.
+        number: PurchaseNumber,
+        /// Its purchase id.
+        purchase: PurchaseId,
+        /// What was reported.
+        parked: Box<ParkedPayment>,
     },
     /// See [`RecordKind::Retaken`]: the released purchase is confirmed with these units.
     Retaken {
@@ -260,9 +309,15 @@ impl Record {
     pub fn grant(&self) -> Option<PurchaseNumber> {
         match self {
             Self::Held(held) => Some(held.number),
-            Self::Released { number, .. } | Self::Confirmed { number, .. } | Self::Retaken { number, .. } => {
-                Some(*number)
-            }
+            Self::Released { number, .. }
+            | Self::Confirmed { number, .. }
+            | Self::Retaken { number, .. }
+            | Self::PaymentParked { number, .. } => Some(*number),
+            Self::PaymentBegun(attempt)
+            | Self::PaymentEnded(attempt)
+            | Self::PaymentReceived(attempt, _)
+            | Self::RefundOrdered(attempt)
+            | Self::Refunded(attempt) => Some(attempt.number),
             _ => None,
         }
     }
@@ -276,6 +331,12 @@ impl Record {
             Self::Held(_) => RecordKind::Held,
             Self::Released { .. } => RecordKind::Released,
             Self::Confirmed { .. } => RecordKind::Confirmed,
+            Self::PaymentBegun(_) => RecordKind::PaymentBegun,
+            Self::PaymentEnded(_) => RecordKind::PaymentEnded,
+            Self::PaymentReceived(..) => RecordKind::PaymentReceived,
+            Self::RefundOrdered(_) => RecordKind::RefundOrdered,
+            Self::Refunded(_) => RecordKind::Refunded,
+            Self::PaymentParked { .. } => RecordKind::PaymentParked,
             Self::Retaken { .. } => RecordKind::Retaken,
             Self::StockChanged { .. } => RecordKind::StockChanged,
             Self::Paused(_) => RecordKind::Paused,

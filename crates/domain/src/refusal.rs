@@ -51,7 +51,9 @@ pub enum Refusal {
     LimitSaleReached = 91,
     /// The customer was granted as many purchases in this sale as one may, ended ones included.
     GrantsExhausted = 92,
-    /// The coupon is not accepted in this sale.
+    /// The customer let as many holds go unpaid as one may.
+    UnpaidReleases = 93,
+    /// The coupon is not accepted in this sale, or has been used as often as it may be.
     CouponRefused = 100,
     /// Some units are free, but fewer than asked for.
     StockInsufficient = 110,
@@ -67,6 +69,12 @@ pub enum Refusal {
     OrderConfirmed = 131,
     /// Money came after the hold had ended and no unit can be retaken: it has to be refunded.
     RefundDue = 132,
+    /// A payment is under way: it has to be ended at the provider first.
+    PaymentOpen = 133,
+    /// The order was tried to be paid as often as it may be.
+    PaymentsExhausted = 134,
+    /// No money of this order is with a provider.
+    NothingToRefund = 135,
     /// A sale of this name exists.
     SaleExists = 140,
     /// The sale's definition contradicts itself.
@@ -81,7 +89,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 38] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -104,6 +112,7 @@ impl Refusal {
         Self::LimitItemReached,
         Self::LimitSaleReached,
         Self::GrantsExhausted,
+        Self::UnpaidReleases,
         Self::CouponRefused,
         Self::StockInsufficient,
         Self::SoldOut,
@@ -112,6 +121,9 @@ impl Refusal {
         Self::HoldEnded,
         Self::OrderConfirmed,
         Self::RefundDue,
+        Self::PaymentOpen,
+        Self::PaymentsExhausted,
+        Self::NothingToRefund,
         Self::SaleExists,
         Self::SaleInvalid,
         Self::SalePhaseWrong,
@@ -143,6 +155,7 @@ impl Refusal {
             Self::LimitItemReached => "limit_item_reached",
             Self::LimitSaleReached => "limit_sale_reached",
             Self::GrantsExhausted => "grants_exhausted",
+            Self::UnpaidReleases => "unpaid_releases",
             Self::CouponRefused => "coupon_refused",
             Self::StockInsufficient => "stock_insufficient",
             Self::SoldOut => "sold_out",
@@ -151,6 +164,9 @@ impl Refusal {
             Self::HoldEnded => "hold_ended",
             Self::OrderConfirmed => "order_confirmed",
             Self::RefundDue => "refund_due",
+            Self::PaymentOpen => "payment_open",
+            Self::PaymentsExhausted => "payments_exhausted",
+            Self::NothingToRefund => "nothing_to_refund",
             Self::SaleExists => "sale_exists",
             Self::SaleInvalid => "sale_invalid",
             Self::SalePhaseWrong => "sale_phase_wrong",
@@ -184,6 +200,7 @@ impl Refusal {
             | Self::LimitItemReached
             | Self::LimitSaleReached
             | Self::GrantsExhausted
+            | Self::UnpaidReleases
             | Self::CouponRefused
             | Self::StockInsufficient
             | Self::SoldOut
@@ -191,6 +208,9 @@ impl Refusal {
             | Self::HoldEnded
             | Self::OrderConfirmed
             | Self::RefundDue
+            | Self::PaymentOpen
+            | Self::PaymentsExhausted
+            | Self::NothingToRefund
             | Self::SaleExists
             | Self::SalePhaseWrong
             | Self::StockUnavailable => 409,
@@ -222,7 +242,8 @@ impl Refusal {
             Self::LimitItemReached => "You have as many of this item as one customer may have.",
             Self::LimitSaleReached => "You have as many items of this sale as one customer may have.",
             Self::GrantsExhausted => "You have reserved in this sale as often as one customer may.",
-            Self::CouponRefused => "The coupon is not accepted in this sale.",
+            Self::UnpaidReleases => "You let as many reservations go unpaid as one customer may.",
+            Self::CouponRefused => "The coupon is not accepted in this sale, or is used up.",
             Self::StockInsufficient => "Fewer are left than you asked for; ask for fewer.",
             Self::SoldOut => "All units are reserved or sold; some may return while reservations are unpaid.",
             Self::Interrupted => "The request was interrupted before it took effect; send it again.",
@@ -230,6 +251,9 @@ impl Refusal {
             Self::HoldEnded => "The reservation has already ended.",
             Self::OrderConfirmed => "The order is paid; it can no longer be cancelled here.",
             Self::RefundDue => "The reservation ended and no unit can be given; refund the payment.",
+            Self::PaymentOpen => "A payment is under way; it is being ended at the provider, so try again in a moment.",
+            Self::PaymentsExhausted => "The order was tried to be paid as often as it may be.",
+            Self::NothingToRefund => "No payment of this order is at a provider; refund it where it was paid.",
             Self::SaleExists => "A sale of this name exists.",
             Self::SaleInvalid => "The sale's definition is not valid; see detail.",
             Self::SalePhaseWrong => "The sale is not in a phase that allows this.",
@@ -241,7 +265,7 @@ impl Refusal {
     /// After how many seconds a retry makes sense, where that is known beforehand.
     pub fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::Overloaded | Self::OutcomeUnknown | Self::Interrupted => Some(1),
+            Self::Overloaded | Self::OutcomeUnknown | Self::Interrupted | Self::PaymentOpen => Some(1),
             Self::Paused | Self::StorageFull => Some(5),
             _ => None,
         }

@@ -46,6 +46,12 @@ pub struct SaleDefinition {
     /// Grants that one customer may have in this sale, ended ones included; bounds hold-and-drop.
     #[serde(default = "default_grants_per_customer_max")]
     pub grants_per_customer_max: u32,
+    /// Holds of one customer that may end unpaid or given back before further ones are refused: against hold-and-drop.
+    #[serde(default = "default_unpaid_releases_max")]
+    pub unpaid_releases_max: u32,
+    /// How much longer than `hold_seconds` and `grace_seconds` a hold is kept while a payment of it is under way.
+    #[serde(default = "default_hold_extension_seconds")]
+    pub hold_extension_seconds: u64,
     /// Live units of all items that one customer may have.
     pub limit_per_customer: u32,
     /// A unit may be free for this long before `sold_out` counts as a lie (INV-10), in milliseconds.
@@ -56,6 +62,27 @@ pub struct SaleDefinition {
     pub settle_after_seconds: u64,
     /// What is sold.
     pub items: Vec<ItemDefinition>,
+    /// What makes it cheaper.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coupons: Vec<CouponDefinition>,
+}
+
+/// A coupon of a sale. The chain has a keyed hash of its code in place of the code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CouponDefinition {
+    /// The code, as the operator gives it; absent once the sale is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "SPRING10")]
+    pub code: Option<String>,
+    /// The code's number in this deployment; the engine fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<u64>,
+    /// Per cent off the price, 1 to 100; what is left is rounded up to a whole minor unit.
+    pub percent: u8,
+    /// Orders that may use it at a time; one that ends unpaid gives it back.
+    #[serde(default = "default_uses_max")]
+    pub uses_max: u32,
 }
 
 /// One item of a sale.
@@ -89,6 +116,15 @@ fn default_grants_per_pass_max() -> u32 {
 }
 fn default_grants_per_customer_max() -> u32 {
     10
+}
+fn default_unpaid_releases_max() -> u32 {
+    1_000
+}
+fn default_hold_extension_seconds() -> u64 {
+    900
+}
+fn default_uses_max() -> u32 {
+    1
 }
 fn default_resale_delay_milliseconds() -> u64 {
     1_000
@@ -139,6 +175,17 @@ impl SaleDefinition {
         self.items.iter().position(|candidate| candidate.item == item).and_then(|index| u16::try_from(index).ok())
     }
 
+    /// The index of the coupon of that hash; `None` for zero and for one that the sale does not have.
+    pub fn coupon_index(&self, hash: u64) -> Option<usize> {
+        self.coupons.iter().position(|coupon| hash != 0 && coupon.hash == Some(hash))
+    }
+
+    /// The price of some units of an item, less what the coupon takes off, in minor units.
+    pub fn price(&self, item: u16, quantity: u32, coupon: Option<usize>) -> u64 {
+        let full = self.items[usize::from(item)].price * u64::from(quantity);
+        full - coupon.map_or(0, |index| full * u64::from(self.coupons[index].percent) / 100)
+    }
+
     /// Checks every rule of a definition. The error says which field is wrong and what would be right.
     pub fn validate(&self) -> Result<(), String> {
         check(name_is_valid(&self.sale), "sale: use 1 to 40 small letters, digits and inner hyphens")?;
@@ -162,6 +209,8 @@ impl SaleDefinition {
         check(self.resale_delay_milliseconds <= 3_600_000, "resale_delay_milliseconds: an hour at most")?;
         check((1..=1_000).contains(&self.grants_per_pass_max), "grants_per_pass_max: 1 to 1,000")?;
         check((1..=1_000).contains(&self.grants_per_customer_max), "grants_per_customer_max: 1 to 1,000")?;
+        check((1..=1_000).contains(&self.unpaid_releases_max), "unpaid_releases_max: 1 to 1,000")?;
+        check(self.hold_extension_seconds <= limits::SECONDS_MAX, "hold_extension_seconds: a year at most")?;
         check(self.limit_per_customer >= 1, "limit_per_customer: at least 1")?;
         check((1..=limits::ITEMS_MAX).contains(&self.items.len()), "items: 1 to 64")?;
         for (index, item) in self.items.iter().enumerate() {
@@ -171,11 +220,32 @@ impl SaleDefinition {
             check(item.stock <= limits::UNITS_PER_ITEM_MAX, &at("stock: 100,000,000 at most"))?;
             check(item.limit_per_customer >= 1, &at("limit_per_customer: at least 1"))?;
             check(
-                item.price.saturating_mul(u64::from(limits::QUANTITY_MAX)) <= limits::INTEGER_MAX,
+                item.price.saturating_mul(u64::from(limits::QUANTITY_MAX) * 100) <= limits::INTEGER_MAX,
                 &at("price: too large for exact arithmetic"),
             )?;
             let twin = self.items[..index].iter().any(|earlier| earlier.item == item.item);
             check(!twin, &at("item: the name stands twice"))?;
+        }
+        self.validate_coupons()
+    }
+
+    fn validate_coupons(&self) -> Result<(), String> {
+        check(self.coupons.len() <= limits::COUPONS_MAX, "coupons: 64 at most")?;
+        for (index, coupon) in self.coupons.iter().enumerate() {
+            let at = |rule: &str| format!("coupons[{index}].{rule}");
+            let code_is_valid =
+                |code: &String| (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_graphic());
+            check(
+                coupon.code.as_ref().is_none_or(code_is_valid),
+                &at("code: 1 to 64 printable characters, no spaces"),
+            )?;
+            let named = coupon.code.is_some() != coupon.hash.is_some();
+            check(named, &at("code: needed; the hash is the engine's to fill in"))?;
+            check(coupon.hash.is_none_or(|hash| (1..=limits::INTEGER_MAX).contains(&hash)), &at("hash: out of range"))?;
+            check((1..=100).contains(&coupon.percent), &at("percent: 1 to 100"))?;
+            check(coupon.uses_max >= 1, &at("uses_max: at least 1"))?;
+            let same = |earlier: &CouponDefinition| earlier.code == coupon.code && earlier.hash == coupon.hash;
+            check(!self.coupons[..index].iter().any(same), &at("code: stands twice"))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use chain::batch::{Batch, GENESIS_HEAD};
 use chain::{AppendError, DiskFiles, Files, HeadSigner, LogReader};
 use cluster::{Cluster, ClusterOptions, ConnectError, FollowError, Ladder};
 use domain::record::{Created, PauseReason};
-use domain::{Clock, Promise, SaleDefinition, SaleOrdinal, limits};
+use domain::{Clock, Promise, SaleDefinition, SaleId, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
 use gate::ids::IdKeys;
 use gate::pass::{PassKey, PassKeys};
@@ -317,10 +317,6 @@ impl Engine {
     /// Creates a sale: secrets into the vault, then the chain with its commitments. Blocks for some syncs.
     pub fn create_sale(&self, definition: &SaleDefinition) -> Result<Arc<Sale>, CreateError> {
         definition.validate().map_err(CreateError::Invalid)?;
-        let bytes = serde_json::to_vec(definition).map_err(|error| CreateError::Invalid(error.to_string()))?;
-        if bytes.len() > limits::DEFINITION_BYTES_MAX {
-            return Err(CreateError::Invalid("the definition is too large".to_owned()));
-        }
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         if self.sale(&definition.sale).is_some() {
             return Err(CreateError::Exists);
@@ -330,6 +326,11 @@ impl Engine {
         }
         let secrets = self.vault.with(|vault| vault.register_sale(&definition.sale)).map_err(StartError::from)?;
         let options = owner_options(&secrets);
+        let bytes = serde_json::to_vec(&self.without_codes(definition, secrets.sale));
+        let bytes = bytes.map_err(|error| CreateError::Invalid(error.to_string()))?;
+        if bytes.len() > limits::DEFINITION_BYTES_MAX {
+            return Err(CreateError::Invalid("the definition is too large".to_owned()));
+        }
         let created = Created {
             ordinal: secrets.ordinal,
             slot_commitment: chain::head::slot_commitment(secrets.sale, &secrets.slot_secret),
@@ -344,6 +345,15 @@ impl Engine {
         let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())
             .map_err(|source| StartError::Owner { sale: secrets.name.clone(), source })?;
         Ok(self.run_sale(&secrets, owner)?)
+    }
+
+    /// The definition as the chain has it, which anybody may read: a coupon's code is only known to who was given it.
+    fn without_codes(&self, definition: &SaleDefinition, sale: SaleId) -> SaleDefinition {
+        let mut definition = definition.clone();
+        for coupon in &mut definition.coupons {
+            coupon.hash = coupon.code.take().map(|code| self.ids.coupon_hash(sale, &code)).or(coupon.hash);
+        }
+        definition
     }
 
     /// The sale of that name.

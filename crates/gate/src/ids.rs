@@ -6,7 +6,7 @@ use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, EncryptingKey
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
-use domain::{Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal};
+use domain::{Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, limits};
 
 use crate::keys::{derive, derive_mac_key, first, mac, take};
 
@@ -30,6 +30,7 @@ pub fn shard_of(customer: Pseudonym) -> u16 {
 pub struct IdKeys {
     purchase: hmac::Key,
     pending: hmac::Key,
+    coupon: hmac::Key,
     purchase_mask: EncryptingKey,
     purchase_mac: EncryptingKey,
     order: EncryptingKey,
@@ -42,6 +43,7 @@ impl IdKeys {
         Self {
             purchase: derive_mac_key(secret, "purchase id"),
             pending: derive_mac_key(secret, "pending ticket"),
+            coupon: derive_mac_key(secret, "coupon"),
             purchase_mask: encrypting(secret, "purchase mask"),
             purchase_mac: encrypting(secret, "purchase mac"),
             order: encrypting(secret, "order"),
@@ -59,6 +61,14 @@ impl IdKeys {
         purchase.copy_from_slice(&bound[..12]);
         key_hash.copy_from_slice(&bound[12..]);
         (PurchaseId(purchase), key_hash)
+    }
+
+    /// A coupon's code as the chain shows it: a number below 2^53 that only this deployment can make, and never zero, which is no coupon.
+    ///
+    /// The first eight bytes of `HMAC-SHA-256(k, "doorbuster coupon v1" || sale || code)`, little-endian, without the upper 11 bits.
+    pub fn coupon_hash(&self, sale: SaleId, code: &str) -> u64 {
+        let front: [u8; 8] = first(&mac(&self.coupon, &[b"doorbuster coupon v1", &sale.0, code.as_bytes()]));
+        (u64::from_le_bytes(front) & limits::INTEGER_MAX).max(1)
     }
 
     /// Proves that this customer was told `pending` for this purchase, and when (Unix seconds): 16 bytes of MAC and 4 of time.

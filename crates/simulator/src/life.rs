@@ -7,6 +7,7 @@ use chain::{LogReader, OpenError};
 use domain::SalePhase;
 
 use crate::foresight::Foresight;
+use crate::shoppers::provider_reports;
 use crate::simulation::{End, World};
 
 /// Starts in a row that the weather may spoil.
@@ -195,6 +196,9 @@ impl World {
             if settled {
                 self.tally.settled += 1;
                 break;
+            }
+            if let Some(owner) = &self.owner {
+                self.inbox.extend(provider_reports(&mut self.random, owner.core()));
             }
             self.pass_time(2_500);
             if self.step()? == End::Refused {

@@ -4,6 +4,7 @@
 //! shares the words of `domain` and the requests of `admission` with the real code, and no rule.
 
 mod orders;
+mod payments;
 mod units;
 
 use admission::{Answer, Command, Core, Query, Request, Wish};
@@ -165,6 +166,10 @@ impl Naive {
         self.orders.iter().filter(|order| order.status == Status::Held).count()
     }
 
+    fn is_at_rest(&self) -> bool {
+        self.holds() == 0 && !self.has_money_under_way()
+    }
+
     fn close(&mut self) {
         (self.phase, self.closed_at) = (SalePhase::Closed, self.now);
         self.next += 1;
@@ -178,7 +183,7 @@ impl Naive {
             self.revealed = true;
             self.next += 1;
         }
-        if self.holds() == 0 && self.now >= self.closed_at + self.definition.settle_after_seconds * 1_000 {
+        if self.is_at_rest() && self.now >= self.closed_at + self.definition.settle_after_seconds * 1_000 {
             self.phase = SalePhase::Settled;
             self.next += 1;
         }
@@ -232,13 +237,18 @@ impl Naive {
             }
             Command::Settle => match self.phase {
                 SalePhase::Settled => Expected::Sale,
-                SalePhase::Closed if self.holds() == 0 && self.revealed => {
+                SalePhase::Closed if self.is_at_rest() && self.revealed => {
                     self.phase = SalePhase::Settled;
                     self.next += 1;
                     Expected::Sale
                 }
                 _ => self.refused(Refusal::SalePhaseWrong),
             },
+            Command::BeginPayment { number, customer } => self.begin_payment(*number, *customer),
+            Command::ReportPayment { number, attempt, fact } => self.report_payment(*number, *attempt, *fact),
+            Command::ParkPayment { number, parked } => self.park_payment(*number, parked),
+            Command::OrderRefund { number } => self.order_refund(*number),
+            Command::NoteRefund { number, attempt } => self.note_refund(*number, *attempt),
         }
     }
 
@@ -284,7 +294,11 @@ impl Naive {
         let all = [
             (Refusal::SoldOut, free == 0),
             (Refusal::StockInsufficient, free > 0 && free < wish.quantity),
-            (Refusal::CouponRefused, wish.coupon != 0),
+            (Refusal::CouponRefused, wish.coupon != 0 && !self.coupon_is_free(wish.coupon)),
+            (
+                Refusal::UnpaidReleases,
+                own().filter(|order| order.went_unpaid()).count() >= self.definition.unpaid_releases_max as usize,
+            ),
             (Refusal::GrantsExhausted, own().count() >= self.definition.grants_per_customer_max as usize),
             (Refusal::LimitSaleReached, of_sale + wish.quantity > self.definition.limit_per_customer),
             (Refusal::LimitItemReached, of_item + wish.quantity > item.limit_per_customer),
@@ -297,6 +311,14 @@ impl Naive {
             (Refusal::NotOpen, self.phase == SalePhase::Planned),
         ];
         all.into_iter().filter(|(_, holds)| *holds).map(|(refusal, _)| refusal).min()
+    }
+
+    /// Whether one more order may use the coupon of that hash.
+    fn coupon_is_free(&self, hash: u64) -> bool {
+        let used =
+            self.orders.iter().filter(|order| order.coupon == hash && !matches!(order.status, Status::Returned(_)));
+        let coupon = self.definition.coupons.iter().find(|coupon| coupon.hash == Some(hash));
+        coupon.is_some_and(|coupon| used.count() < coupon.uses_max as usize)
     }
 
     /// The refusal that a customer without any order must hear, and from when another try makes sense.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use chain::HeadSigner;
 use chain::head::{pseudonym_commitment, slot_commitment};
 use domain::record::Created;
-use domain::{ChainTime, Currency, ItemDefinition, SaleDefinition, SaleId, SaleOrdinal};
+use domain::{ChainTime, CouponDefinition, Currency, ItemDefinition, SaleDefinition, SaleId, SaleOrdinal};
 
 /// How likely things are in one step, out of 1,000.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ fn weather(random: &mut fastrand::Rng, large: bool) -> Weather {
         power,
         kill,
         disk_error,
-        full: if large { full + 80 } else { full },
+        full: if large { full + 400 } else { full },
         misdirect: if random.u8(0..8) == 0 { 8 } else { 0 },
         jump: random.u32(0..15),
         stall: random.u32(0..20),
@@ -134,9 +134,16 @@ fn definition(random: &mut fastrand::Rng, begins_at: u64, large: bool) -> SaleDe
         pass_seconds: random.u64(5..120),
         grants_per_pass_max: random.u32(1..4) * generous,
         grants_per_customer_max: random.u32(1..9) * generous,
+        unpaid_releases_max: if large { 1_000 } else { random.u32(1..12) },
+        hold_extension_seconds: random.u64(0..40),
         limit_per_customer: random.u32(1..7) * generous,
         resale_delay_milliseconds: 1_000,
         settle_after_seconds: random.u64(0..60),
         items,
+        coupons: (0..random.u64(0..3)).map(|index| coupon(random, index + 7)).collect(),
     }
+}
+
+fn coupon(random: &mut fastrand::Rng, hash: u64) -> CouponDefinition {
+    CouponDefinition { code: None, hash: Some(hash), percent: random.u8(1..=100), uses_max: random.u32(1..4) }
 }

@@ -6,7 +6,10 @@ use admission::{Answer, Command, Core, Grant, GrantStatus, PurchaseRequest, Quer
 use chain::PrivatePart;
 use chain::batch::hash;
 use chain::head::slot_offset;
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal};
+use domain::{
+    AttemptStatus, ChainTime, Currency, ParkReason, ParkedPayment, PaymentFact, Pseudonym, PurchaseId, PurchaseNumber,
+    Refusal,
+};
 
 use crate::notes::Notes;
 use crate::plan::Plan;
@@ -162,7 +165,7 @@ impl Shoppers {
             customer: customer.pseudonym,
             item: intent.item,
             quantity,
-            coupon: if random.u8(0..64) == 0 { 7 } else { 0 },
+            coupon: if random.u8(0..16) == 0 { random.u64(7..10) } else { 0 },
             pass: customer.pass,
             pass_expires_at: customer.pass_expires_at,
             slot_offset: customer.slot_offset,
@@ -192,7 +195,8 @@ impl Shoppers {
         let number = if random.u8(0..16) == 0 { Some(PurchaseNumber(random.u32(0..40))) } else { number };
         let decide = |command| Request::Decide(command, None);
         let by = Some(customer).filter(|_| random.u8(0..4) > 0);
-        Some(match (random.u8(0..8), number) {
+        Some(match (random.u8(0..13), number) {
+            (8..=12, Some(number)) => (decide(payment(random, number, by)), Ticket::Other),
             (0..=1, Some(number)) => (decide(Command::Cancel { number, customer: by }), Ticket::Cancel),
             (2..=4, Some(number)) => (decide(Command::Confirm { number }), Ticket::Confirm),
             (5, Some(number)) => (Request::Read(Query::Order { number, customer: by }), Ticket::Other),
@@ -317,6 +321,50 @@ impl Shoppers {
             Request::Decide(..) | Request::Read(_) => None,
         }
     }
+}
+
+/// Something that happens to the money for an order: the customer begins, the provider reports, the shop gives back.
+fn payment(random: &mut fastrand::Rng, number: PurchaseNumber, by: Option<Pseudonym>) -> Command {
+    let attempt = random.u8(0..3);
+    let reasons = ParkReason::ALL;
+    match random.u8(0..12) {
+        0..=4 => Command::BeginPayment { number, customer: by },
+        5..=6 => Command::ReportPayment { number, attempt, fact: PaymentFact::Ended },
+        7..=8 => Command::ReportPayment { number, attempt, fact: PaymentFact::Paid },
+        9 => Command::OrderRefund { number },
+        10 => Command::NoteRefund { number, attempt },
+        _ => {
+            let parked = ParkedPayment {
+                reason: reasons[random.usize(0..reasons.len())],
+                evidence: random.u64(0..4),
+                amount: random.u64(0..1_000),
+                currency: Currency(*b"EUR"),
+                reference: b"pay_1".to_vec(),
+            };
+            Command::ParkPayment { number, parked: Box::new(parked) }
+        }
+    }
+}
+
+/// How a provider ends what is under way with it: every open payment one way or the other, and every refund.
+pub(crate) fn provider_reports(random: &mut fastrand::Rng, core: &Core) -> Vec<(Request, Ticket)> {
+    let mut reports = Vec::new();
+    let grants = (0..).map_while(|number| core.grant(PurchaseNumber(number)));
+    for grant in grants {
+        for (attempt, status) in (0..).zip(&grant.attempts) {
+            let number = grant.number;
+            let command = match status {
+                AttemptStatus::Open => {
+                    let fact = if random.bool() { PaymentFact::Paid } else { PaymentFact::Ended };
+                    Command::ReportPayment { number, attempt, fact }
+                }
+                AttemptStatus::RefundDue => Command::NoteRefund { number, attempt },
+                AttemptStatus::Ended | AttemptStatus::Paid | AttemptStatus::Refunded => continue,
+            };
+            reports.push((Request::Decide(command, None), Ticket::Other));
+        }
+    }
+    reports
 }
 
 /// Whether a grant may have become `now` since it was told as `before`.

@@ -85,3 +85,17 @@ fn without_the_durable_guard_the_simulation_fails() {
 fn without_the_credit_guard_the_simulation_fails() {
     must_fail(Guards { credit: false, ..Guards::ON }, true);
 }
+
+#[test]
+fn without_the_attempt_guard_the_simulation_fails() {
+    let guards = Guards { attempt: false, ..Guards::ON };
+    must_fail(guards, true);
+    must_fail(guards, false);
+}
+
+#[test]
+fn without_the_coupon_guard_the_simulation_fails() {
+    let guards = Guards { coupon: false, ..Guards::ON };
+    must_fail(guards, true);
+    must_fail(guards, false);
+}

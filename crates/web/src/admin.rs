@@ -252,7 +252,8 @@ pub(crate) async fn cancel(
     end_order(&app, &id, &headers, Stage::Released, |number| Command::Cancel { number, customer: None }).await
 }
 
-async fn end_order(
+/// Does something to an order, and answers with it as it stands.
+pub(crate) async fn end_order(
     app: &App,
     id: &str,
     headers: &HeaderMap,

@@ -12,6 +12,7 @@ mod express;
 mod identify;
 mod metrics;
 mod page;
+mod payments;
 mod pending;
 mod problem;
 pub mod purchase;

@@ -123,7 +123,7 @@ pub(crate) fn begin(
         customer: open.pass.customer,
         item,
         quantity: asked.quantity,
-        coupon: asked.coupon_hash,
+        coupon: asked.coupon.as_deref().map_or(0, |code| app.engine.ids.coupon_hash(sale.id, code)),
         pass: open.pass.number,
         pass_expires_at: open.pass.expires_at,
         slot_offset: open.pass.slot_offset,
@@ -156,7 +156,6 @@ struct Asked<'a> {
     key: &'a str,
     quantity: u32,
     coupon: Option<String>,
-    coupon_hash: u64,
     wait: Option<Duration>,
 }
 
@@ -173,16 +172,7 @@ fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
     let asked: PurchaseBody = body::json(head.content_type, body)?;
     let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
     let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
-    let coupon_hash = asked.coupon.as_deref().map_or(0, hash_coupon);
-    Ok(Asked { key, quantity, coupon: asked.coupon, coupon_hash, wait: head.prefer.and_then(prefer) })
-}
-
-/// A number for the core to compare; never zero, which means no coupon.
-fn hash_coupon(code: &str) -> u64 {
-    let hash = chain::batch::hash(&[b"doorbuster coupon v1", code.as_bytes()]);
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash[..8]);
-    (u64::from_le_bytes(first) & limits::INTEGER_MAX).max(1)
+    Ok(Asked { key, quantity, coupon: asked.coupon, wait: head.prefer.and_then(prefer) })
 }
 
 /// `None` for the server's own choice.
@@ -208,7 +198,7 @@ fn bind(
 ) -> Result<(PurchaseRequest, PrivatePart), Problem> {
     let engine = &app.engine;
     let (purchase, key_hash) = engine.ids.bind_key(sale.id, wish.customer, asked.key.as_bytes());
-    let body_hash = gate::body::body_hash(wish.item, wish.quantity, asked.coupon.as_deref());
+    let body_hash = gate::body::body_hash(wish.item, wish.quantity, (wish.coupon != 0).then_some(wish.coupon));
     let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
     let (commitment, sealed) = gate::private::seal_private(&key, purchase, &body_hash, asked.key.as_bytes());
     Ok((PurchaseRequest { wish, purchase, key_hash, body_hash }, PrivatePart { commitment, sealed }))

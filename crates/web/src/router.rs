@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, purchase, shop, wire};
+use crate::{admin, customers, payments, purchase, shop, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -61,6 +61,9 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::orders))
         .routes(routes!(admin::confirm))
         .routes(routes!(admin::cancel))
+        .routes(routes!(payments::begin_payment))
+        .routes(routes!(payments::report_payment))
+        .routes(routes!(payments::refund))
         .routes(routes!(admin::parked))
         .routes(routes!(admin::metrics))
 }

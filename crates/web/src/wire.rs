@@ -63,9 +63,21 @@ pub struct PurchaseAnswer<'a> {
     /// Why it was released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_reason: Option<&'static str>,
+    /// Attempts to pay it at a provider, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub payments: Vec<PaymentBody>,
     /// Proof that it stands in the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptBody>,
+}
+
+/// One attempt to pay an order at a provider.
+#[derive(Serialize, ToSchema)]
+pub struct PaymentBody {
+    /// Its number within the order, from 0.
+    pub attempt: u8,
+    /// `open`, `ended`, `paid`, `refund_due` or `refunded`.
+    pub status: &'static str,
 }
 
 /// Proof that a grant stands in the chain.
@@ -151,6 +163,7 @@ fn describe<'a>(
         price: Money { amount: grant.price, currency: definition.currency },
         pay_by: grant.pay_by,
         release_reason,
+        payments: (0..).zip(&grant.attempts).map(|(attempt, of)| PaymentBody { attempt, status: of.name() }).collect(),
         receipt,
     }
 }
@@ -451,6 +464,7 @@ mod tests {
                     pay_by: time.plus(600_000),
                     status: GrantStatus::Held,
                     record: 999,
+                    attempts: Vec::new(),
                 };
                 let receipt = Receipt { position: 999, record_hash: [units as u8; 32], head: Arc::clone(&head) };
                 let body = ReceiptBody {

@@ -9,6 +9,7 @@ mod folders;
 mod kills;
 mod load;
 mod operator;
+mod payments;
 mod pending;
 mod refusals;
 mod routes;

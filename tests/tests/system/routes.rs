@@ -22,6 +22,9 @@ const ROUTES: &[(&str, &str, u16)] = &[
     // The order of the walk was given back, so the shop's way to give it back has to say so.
     ("POST", "/admin/v1/orders/{order}/cancel", 409),
     ("POST", "/admin/v1/orders/{order}/confirm", 200),
+    ("POST", "/admin/v1/orders/{order}/payments", 409),
+    ("POST", "/admin/v1/orders/{order}/payments/{attempt}/{fact}", 404),
+    ("POST", "/admin/v1/orders/{order}/refund", 409),
     ("GET", "/admin/v1/sales", 200),
     ("POST", "/admin/v1/sales", 201),
     ("GET", "/admin/v1/sales/{sale}/orders", 200),
@@ -53,7 +56,11 @@ fn every_route_answers_and_stands_in_the_document() {
     assert_eq!(described, served, "the document describes exactly what is served");
 
     for &(method, path, status) in ROUTES {
-        let filled = path.replace("{sale}", "drop").replace("{item}", "boot").replace("{action}", "pause");
+        let filled = path
+            .replace("{sale}", "drop")
+            .replace("{item}", "boot")
+            .replace("{action}", "pause")
+            .replace("{attempt}/{fact}", "0/paid");
         let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order);
         let request = match path {
             "/admin/v1/sales" if method == "POST" => {

@@ -15,7 +15,7 @@ end
 local SALE = { 'sale', 0, 0 }
 
 -- The first reason against a purchase whose key is bound to nothing, stock apart: `verdict::before_stock`.
-local function before_stock(state, item, wish, holdings)
+local function before_stock(state, item, wish, holdings, coupon_is_good)
   local slot = state.opened_at + wish.slot_offset
   if state.phase == PLANNED then return refused(R.not_open, state.opens_at + wish.slot_offset) end
   if state.phase > OPEN then return refused(R.closed) end
@@ -26,17 +26,19 @@ local function before_stock(state, item, wish, holdings)
   if holdings.live_of_item + wish.quantity > item.limit then return refused(R.limit_item) end
   if holdings.live_of_sale + wish.quantity > state.limit_per_customer then return refused(R.limit_sale) end
   if holdings.grants >= state.grants_per_customer_max then return refused(R.grants_exhausted) end
-  if wish.coupon ~= 0 then return refused(R.coupon) end
+  if holdings.unpaid_releases >= state.unpaid_releases_max then return refused(R.unpaid_releases) end
+  if wish.coupon ~= 0 and not coupon_is_good then return refused(R.coupon) end
   return nil
 end
 
 local function holdings_of(call, customer, index, pass)
-  local holdings = { grants = 0, of_pass = 0, live_of_item = 0, live_of_sale = 0 }
+  local holdings = { grants = 0, of_pass = 0, unpaid_releases = 0, live_of_item = 0, live_of_sale = 0 }
   local number = newest_of(call, customer)
   while number ~= NO_GRANT do
     local row = row_of(call, number)
     holdings.grants = holdings.grants + 1
     if row.pass == pass then holdings.of_pass = holdings.of_pass + 1 end
+    if row.status == EXPIRED or row.status == BY_CUSTOMER then holdings.unpaid_releases = holdings.unpaid_releases + 1 end
     if is_live(row) then
       holdings.live_of_sale = holdings.live_of_sale + row.quantity
       if row.item == index then holdings.live_of_item = holdings.live_of_item + row.quantity end
@@ -44,6 +46,19 @@ local function holdings_of(call, customer, index, pass)
     number = row.older
   end
   return holdings
+end
+
+local function coupon_is_free(call, index)
+  local coupon = coupon_of(call, index)
+  return coupon.used < coupon.uses_max
+end
+
+-- What some units cost, less what the coupon takes off; what is left is rounded up.
+local function price_of(call, item, quantity, coupon)
+  local full = item.price * quantity
+  if not coupon then return full end
+  local off = full * coupon_of(call, coupon).percent
+  return full - (off - off % 100) / 100
 end
 
 local function purchase(call, wish)
@@ -64,7 +79,9 @@ local function purchase(call, wish)
   if not item then return refused(R.not_found) end
   -- Rows keep the low half of a pass's number.
   local pass = wish.pass % 4294967296
-  local against = before_stock(state, item, wish, holdings_of(call, wish.customer, wish.item, pass))
+  local coupon = wish.coupon ~= 0 and coupon_index(call, wish.coupon) or nil
+  local coupon_is_good = coupon and coupon_is_free(call, coupon)
+  local against = before_stock(state, item, wish, holdings_of(call, wish.customer, wish.item, pass), coupon_is_good)
   if against then return against end
   local left = free(item)
   if left == 0 then return refused(R.sold_out) end
@@ -73,12 +90,13 @@ local function purchase(call, wish)
   number = state.grants
   local units, pay_by = peek(call, wish.item, wish.quantity), state.now + state.hold
   local public = struct.pack('<I4c12c16I2I8c16c16I8I4I8I8', number, wish.purchase, wish.customer, wish.item,
-    item.price * wish.quantity, wish.key_hash, wish.body_hash, wish.pass, wish.slot_offset, wish.coupon, pay_by) .. units
+    price_of(call, item, wish.quantity, coupon), wish.key_hash, wish.body_hash, wish.pass, wish.slot_offset, wish.coupon, pay_by) .. units
   call.rows[number] = {
     customer = wish.customer, purchase = wish.purchase, body = string.sub(wish.body_hash, 1, 6),
     pay_by = pay_by - state.credit, record = state.next, pass = pass, older = newest_of(call, wish.customer),
-    item = wish.item, status = HELD, units = units, quantity = wish.quantity, changed = true,
+    item = wish.item, status = HELD, coupon = coupon and coupon + 1 or 0, units = units, quantity = wish.quantity, changed = true,
   }
+  use_coupon(call, call.rows[number], 1)
   emit(call, K.held, public, wish.private)
   take(call, wish.item, wish.quantity)
   item.held = item.held + wish.quantity
@@ -94,6 +112,8 @@ local function cancel(call, number, customer)
   if not row or (customer ~= '' and row.customer ~= customer) then return refused(R.not_found) end
   local reason = customer ~= '' and BY_CUSTOMER or BY_SHOP
   if row.status == HELD then
+    -- Money may be on its way: whoever asks has the provider end it first.
+    if has_open_attempt(call, number) then return refused(R.payment_open) end
     release(call, number, row, reason)
     return changed(number)
   end
@@ -101,28 +121,44 @@ local function cancel(call, number, customer)
   return refused(row.status == CONFIRMED and R.order_confirmed or R.hold_ended)
 end
 
-local function confirm(call, number)
-  local row, state = row_of(call, number), call.state
-  if not row then return refused(R.not_found) end
-  if row.status == CONFIRMED then return unchanged(number) end
+-- What follows from a hold that is paid, behind its record.
+local function become_sold(call, row)
   local item = item_of(call, row.item)
-  if row.status == HELD then
-    emit(call, K.confirmed, grant_bytes(number, row))
-    item.held, item.sold, item.changed = item.held - row.quantity, item.sold + row.quantity, true
-    end_hold(call, row, CONFIRMED)
-    return changed(number)
-  end
-  -- Money for a hold that has ended: it takes free units again where the rules allow, else it is to be refunded.
+  item.held, item.sold, item.changed = item.held - row.quantity, item.sold + row.quantity, true
+  end_hold(call, row, CONFIRMED)
+end
+
+-- Money for a hold that has ended takes free units again where the rules allow.
+local function may_retake(call, row)
+  local state, item = call.state, item_of(call, row.item)
   local holdings = holdings_of(call, row.customer, row.item, 0)
-  if state.phase >= SETTLED or holdings.live_of_item + row.quantity > item.limit
-    or holdings.live_of_sale + row.quantity > state.limit_per_customer or free(item) < row.quantity then
-    return refused(R.refund_due)
-  end
-  local units = peek(call, row.item, row.quantity)
-  emit(call, K.retaken, grant_bytes(number, row) .. units)
+  return state.phase < SETTLED and holdings.live_of_item + row.quantity <= item.limit
+    and holdings.live_of_sale + row.quantity <= state.limit_per_customer
+    and (row.coupon == 0 or coupon_is_free(call, row.coupon - 1)) and free(item) >= row.quantity
+end
+
+-- What follows from units that `peek` gave and a released grant has again, behind its record.
+local function become_retaken(call, row, units)
+  local item = item_of(call, row.item)
   take(call, row.item, row.quantity)
   item.sold = item.sold + row.quantity
+  use_coupon(call, row, 1)
   row.units, row.status, row.changed = units, CONFIRMED, true
+end
+
+local function confirm(call, number)
+  local row = row_of(call, number)
+  if not row then return refused(R.not_found) end
+  if row.status == CONFIRMED then return unchanged(number) end
+  if row.status == HELD then
+    emit(call, K.confirmed, grant_bytes(number, row))
+    become_sold(call, row)
+    return changed(number)
+  end
+  if not may_retake(call, row) then return refused(R.refund_due) end
+  local units = peek(call, row.item, row.quantity)
+  emit(call, K.retaken, grant_bytes(number, row) .. units)
+  become_retaken(call, row, units)
   return changed(number)
 end
 
@@ -167,6 +203,8 @@ end
 local function credit(call, milliseconds)
   emit(call, K.credit, struct.pack('<I8', milliseconds))
   call.state.credit = call.state.credit + milliseconds
+  -- A hold that only a payment has kept has time again of its own.
+  call.state.expires_next = math.min(call.state.expires_next, call.state.extended_next)
   return SALE
 end
 
@@ -182,48 +220,8 @@ end
 local function settle(call)
   local state = call.state
   if state.phase == SETTLED then return SALE end
-  if state.phase ~= CLOSED or state.held_grants > 0 or state.revealed == 0 then return refused(R.phase) end
+  if state.phase ~= CLOSED or not is_at_rest(state) or state.revealed == 0 then return refused(R.phase) end
   emit(call, K.settled, counts(call))
   state.phase = SETTLED
   return SALE
 end
-
--- Reads: whoever asks learns what was decided before, and waits for the chain to have it.
-
-local function read_purchase(call, customer, purchase)
-  local number = newest_of(call, customer)
-  while number ~= NO_GRANT do
-    local row = row_of(call, number)
-    if row.purchase == purchase then return unchanged(number) end
-    number = row.older
-  end
-  return refused(R.not_found)
-end
-
-local function read_order(call, number, customer)
-  local row = row_of(call, number)
-  if not row or (customer ~= '' and row.customer ~= customer) then return refused(R.not_found) end
-  return unchanged(number)
-end
-
--- Each takes the fields behind its name.
-local COMMANDS = {
-  purchase = function(call, fields)
-    return purchase(call, {
-      customer = fields[1], purchase = fields[2], item = tonumber(fields[3]), quantity = tonumber(fields[4]),
-      coupon = tonumber(fields[5]), pass = tonumber(fields[6]), pass_expires_at = tonumber(fields[7]),
-      slot_offset = tonumber(fields[8]), key_hash = fields[9], body_hash = fields[10], private = fields[11],
-    })
-  end,
-  cancel = function(call, fields) return cancel(call, tonumber(fields[1]), fields[2]) end,
-  confirm = function(call, fields) return confirm(call, tonumber(fields[1])) end,
-  pause = function(call, fields) return pause(call, tonumber(fields[1])) end,
-  resume = function(call) return resume(call) end,
-  stock = function(call, fields) return change_stock(call, tonumber(fields[1]), tonumber(fields[2])) end,
-  credit = function(call, fields) return credit(call, tonumber(fields[1])) end,
-  close = function(call) return close(call) end,
-  settle = function(call) return settle(call) end,
-  read_purchase = function(call, fields) return read_purchase(call, fields[1], fields[2]) end,
-  read_order = function(call, fields) return read_order(call, tonumber(fields[1]), fields[2]) end,
-  read_sale = function() return SALE end,
-}

@@ -13,7 +13,7 @@ pub struct Image {
     /// The packed numbers.
     pub state: Vec<u8>,
     /// The keys between state and outbox, in the order of [`keys`]: fields with their values.
-    pub hashes: [Vec<(Vec<u8>, Vec<u8>)>; 4],
+    pub hashes: [Vec<(Vec<u8>, Vec<u8>)>; 5],
 }
 
 impl Image {
@@ -21,13 +21,14 @@ impl Image {
     /// does not have, new grants are refused.
     pub fn of(core: &Core, uncommitted_max: u64) -> Self {
         let mut image = Self { state: state(core, uncommitted_max), ..Self::default() };
-        let [items, returned, grants, customers] = &mut image.hashes;
-        items.extend(item_fields(core));
+        let [items, returned, grants, customers, payments] = &mut image.hashes;
+        items.extend(item_fields(core).chain(coupon_fields(core)));
         returned.extend(returned_fields(core));
         for number in 0..core.grants.count() {
             let [grant, customer] = grant_fields(core, PurchaseNumber(number));
             grants.push(grant);
             customers.push(customer);
+            payments.extend(payment_field(core, PurchaseNumber(number)));
         }
         image
     }
@@ -58,13 +59,14 @@ impl Kept {
 
 /// How many numbers [`state`] packs, and which of them is the epoch; the next record's number stands behind it. The last but one is
 /// how far the chain is.
-const NUMBERS: usize = 23;
-const EPOCH: usize = 15;
+const NUMBERS: usize = 28;
+const EPOCH: usize = 18;
 
 /// What [`super::STANDING`] must say of a sale at the end of its chain: the number of the next record, how many grants and how many holds
-/// there are, and the items' packed numbers.
+/// there are, and the packed numbers of items and coupons.
 pub fn standing(core: &Core) -> (u64, u64, u64, Vec<Vec<u8>>) {
-    let items = item_fields(core).map(|(_, numbers)| numbers).collect();
+    let coupons = (0..core.coupons_used.len()).map(|coupon| coupon_numbers(core, coupon));
+    let items = item_fields(core).map(|(_, numbers)| numbers).chain(coupons).collect();
     (core.next, core.grants.count().into(), core.held_grants.into(), items)
 }
 
@@ -103,9 +105,13 @@ impl Rebuild<'_> {
         };
         let grants = numbers.flat_map(|number| {
             let [grant, customer] = grant_fields(core, number);
-            [(4, grant), (5, customer)]
+            let payments = payment_field(core, number).map(|payments| (6, payments));
+            [(4, grant), (5, customer)].into_iter().chain(payments)
         });
-        let fields = item_fields(core).map(|field| (2, field)).chain(returned_fields(core).map(|field| (3, field)));
+        let fields = item_fields(core)
+            .chain(coupon_fields(core))
+            .map(|field| (2, field))
+            .chain(returned_fields(core).map(|field| (3, field)));
         let puts = Puts { fields: fields.chain(grants), waiting: Default::default() };
         begin.chain(puts.map(move |arguments| step("put", arguments))).chain(admit)
     }
@@ -151,12 +157,32 @@ fn returned_fields(core: &Core) -> impl Iterator<Item = Field> {
     })
 }
 
+/// Each coupon's numbers under its index, and its index under its hash.
+fn coupon_fields(core: &Core) -> impl Iterator<Item = Field> {
+    core.definition.coupons.iter().enumerate().flat_map(|(index, coupon)| {
+        let hash = coupon.hash.unwrap_or_default();
+        let numbers = (decimal(&format_args!("coupon:{index}")), coupon_numbers(core, index));
+        [numbers, (decimal(&format_args!("hash:{hash}")), decimal(&index))]
+    })
+}
+
+/// `COUPON` of the library.
+fn coupon_numbers(core: &Core, index: usize) -> Vec<u8> {
+    let coupon = &core.definition.coupons[index];
+    pack(&[coupon.percent.into(), coupon.uses_max.into(), core.coupons_used[index].into()])
+}
+
+fn payment_field(core: &Core, number: PurchaseNumber) -> Option<Field> {
+    core.payments.get(&number.0).map(|payments| (decimal(&number.0), payments.packed()))
+}
+
 /// The grant's own field, and the one that leads to its customer's newest.
 fn grant_fields(core: &Core, number: PurchaseNumber) -> [Field; 2] {
     let row = core.grants.row(number).expect("grants are numbered without gaps");
     let units = core.grants.units(number).flat_map(unit_bytes);
+    let coupon = core.coupons.get(&number.0).map_or(0, |coupon| coupon + 1);
     let newest = core.grants.of_customer(row.customer).next().map_or(number, |(newest, _)| newest);
-    let grant = (decimal(&number.0), row.packed().into_iter().chain(units).collect());
+    let grant = (decimal(&number.0), row.packed(coupon).into_iter().chain(units).collect());
     [grant, (row.customer.0.to_vec(), decimal(&newest.0))]
 }
 
@@ -181,6 +207,9 @@ fn state(core: &Core, uncommitted_max: u64) -> Vec<u8> {
         definition.limit_per_customer.into(),
         definition.settle_after_seconds * 1_000,
         definition.items.len() as u64,
+        definition.unpaid_releases_max.into(),
+        definition.hold_extension_seconds * 1_000,
+        definition.coupons.len() as u64,
         core.phase as u64,
         core.paused.map_or(0, |reason| reason as u64),
         core.opened_at.0,
@@ -193,6 +222,8 @@ fn state(core: &Core, uncommitted_max: u64) -> Vec<u8> {
         core.grants.count().into(),
         core.expires_next.0.into(),
         core.held_grants.into(),
+        core.extended_next.0.into(),
+        core.unsettled.into(),
         core.next,
         uncommitted_max,
     ])

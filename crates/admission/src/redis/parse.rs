@@ -2,7 +2,7 @@
 
 use chain::PrivatePart;
 use domain::record::PauseReason;
-use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber};
+use domain::{ChainTime, Currency, ParkReason, ParkedPayment, PaymentFact, Pseudonym, PurchaseId, PurchaseNumber};
 
 use crate::command::{Command, PurchaseRequest, Query, Request, Wish};
 
@@ -35,6 +35,22 @@ fn request(name: &[u8], fields: &[Vec<u8>]) -> Option<Request> {
         }
         (b"close", []) => plain(Command::Close),
         (b"settle", []) => plain(Command::Settle),
+        (b"begin_payment", [number, customer]) => {
+            plain(Command::BeginPayment { number: order(number)?, customer: asker(customer)? })
+        }
+        (b"report_payment", [number, attempt, is_paid]) => {
+            let fact = if self::number(is_paid)? == 1 { PaymentFact::Paid } else { PaymentFact::Ended };
+            plain(Command::ReportPayment {
+                number: order(number)?,
+                attempt: self::number(attempt)?.try_into().ok()?,
+                fact,
+            })
+        }
+        (b"park_payment", fields) => park_payment(fields),
+        (b"order_refund", [number]) => plain(Command::OrderRefund { number: order(number)? }),
+        (b"note_refund", [number, attempt]) => {
+            plain(Command::NoteRefund { number: order(number)?, attempt: self::number(attempt)?.try_into().ok()? })
+        }
         (b"read_purchase", [customer, purchase]) => {
             let (customer, purchase) = (Pseudonym(bytes(customer)?), PurchaseId(bytes(purchase)?));
             Some(Request::Read(Query::Purchase { customer, purchase }))
@@ -45,6 +61,18 @@ fn request(name: &[u8], fields: &[Vec<u8>]) -> Option<Request> {
         (b"read_sale", []) => Some(Request::Read(Query::Sale)),
         _ => None,
     }
+}
+
+fn park_payment(fields: &[Vec<u8>]) -> Option<Request> {
+    let [of, reason, evidence, amount, currency, reference] = fields else { return None };
+    let parked = ParkedPayment {
+        reason: ParkReason::from_number(number(reason)?.try_into().ok()?)?,
+        evidence: number(evidence)?,
+        amount: number(amount)?,
+        currency: Currency(bytes(currency)?),
+        reference: reference.clone(),
+    };
+    Some(Request::Decide(Command::ParkPayment { number: order(of)?, parked: Box::new(parked) }, None))
 }
 
 fn purchase(fields: &[Vec<u8>]) -> Option<Request> {

@@ -7,28 +7,30 @@
 -- of a sale lie in one slot and are named by the caller:
 --
 --   1 state      the definition's numbers and the sale's, packed as in STATE
---   2 items      hash: index of the item -> numbers packed as in ITEM
+--   2 items      hash: index of the item -> numbers packed as in ITEM; "coupon:index" -> as in COUPON; "hash:hash" -> index of the coupon
 --   3 returned   hash: "item:place" -> a unit on the item's stack of returned ones
 --   4 grants     hash: number of the grant -> row packed as in ROW, and its units
 --   5 customers  hash: pseudonym -> number of the customer's newest grant
---   6 outbox     list: records that were decided, in order, for the relay
---   7 admitted   run id of the one server process that may decide, or who is loading the sale; written by a rebuild alone
+--   6 payments   hash: number of the grant -> its attempts to pay and what was parked, packed, for those that have some
+--   7 outbox     list: records that were decided, in order, for the relay
+--   8 admitted   run id of the one server process that may decide, or who is loading the sale; written by a rebuild alone
 --
--- Three files make the library: this one keeps the state, `decide.lua` has the rules, `serve.lua` the functions.
+-- Four files make the library: this one keeps the state, `decide.lua` and `pay.lua` have the rules, `serve.lua` the functions.
 
 local STATE = {
   -- from the definition
   'opens_at', 'closes_at', 'hold', 'grace', 'grants_per_pass_max', 'grants_per_customer_max', 'limit_per_customer',
-  'settle_after', 'items',
+  'settle_after', 'items', 'unpaid_releases_max', 'extension', 'coupons',
   -- of the sale
   'phase', 'paused', 'opened_at', 'closed_at', 'revealed', 'now', 'epoch', 'next', 'credit', 'grants', 'expires_next',
-  'held_grants',
+  'held_grants', 'extended_next', 'unsettled',
   -- of the outbox: number of its first record, the first that the chain does not have yet, and how many of those may be
   'committed', 'uncommitted_max',
 }
 local ITEM = { 'limit', 'price', 'fresh', 'total', 'returned', 'held', 'sold', 'withdrawn' }
-local ROW = '<c16c12c6I8I8I4I4I2I1'
-local ROW_BYTES = 61
+local COUPON = { 'percent', 'uses_max', 'used' }
+local ROW = '<c16c12c6I8I8I4I4I2I1I1'
+local ROW_BYTES = 62
 local UNIT_BYTES = 8
 local NO_GRANT = 4294967295
 
@@ -37,19 +39,25 @@ local HELD, CONFIRMED = 0, 255
 local EXPIRED, BY_CUSTOMER, BY_SHOP = 1, 2, 3
 local UNITS_PER_ITEM_MAX = 100000000
 local WITHDRAWN_PER_RECORD_MAX = 10000
+local ATTEMPTS_MAX, PARKED_MAX = 16, 16
+
+-- Where an attempt to pay is, and what became of money.
+local A = { open = 0, ended = 1, paid = 2, refund_due = 3, refunded = 4 }
+local CONFIRMS, RETAKES, IS_DUE = 0, 1, 2
 
 -- Numbers of `domain::Refusal`.
 local R = {
   overloaded = 50, not_found = 20, quantity_invalid = 13, key_reused = 60, not_open = 70, closed = 71, paused = 72, pass_expired = 80,
-  before_slot = 81, pass_spent = 82, limit_item = 90, limit_sale = 91, grants_exhausted = 92, coupon = 100,
-  stock_insufficient = 110, sold_out = 111, hold_ended = 130, order_confirmed = 131, refund_due = 132, phase = 142,
-  stock_unavailable = 143,
+  before_slot = 81, pass_spent = 82, limit_item = 90, limit_sale = 91, grants_exhausted = 92, unpaid_releases = 93, coupon = 100,
+  stock_insufficient = 110, sold_out = 111, hold_ended = 130, order_confirmed = 131, refund_due = 132, payment_open = 133,
+  payments_exhausted = 134, nothing_to_refund = 135, phase = 142, stock_unavailable = 143,
 }
 
 -- Numbers of `domain::RecordKind`.
 local K = {
-  opened = 3, held = 4, released = 5, confirmed = 6, retaken = 10, stock_changed = 11, paused = 12, resumed = 13,
-  credit = 14, digest = 15, closed = 16, revealed = 17, settled = 18,
+  opened = 3, held = 4, released = 5, confirmed = 6, payment_begun = 7, payment_ended = 8, payment_received = 9, retaken = 10,
+  stock_changed = 11, paused = 12, resumed = 13, credit = 14, digest = 15, closed = 16, revealed = 17, settled = 18,
+  refund_ordered = 19, refunded = 20, payment_parked = 21,
 }
 
 -- How they are packed; made at the first call, since a library that is being loaded has no functions of its own yet.
@@ -98,11 +106,12 @@ end
 
 -- What a call works on, or the error to reply with. Nothing is written before `commit`. A call without a clock decides nothing.
 local function begin(keys, clock)
-  if redis.call('GET', keys[7]) ~= own_run_id() then return nil, fenced() end
+  if redis.call('GET', keys[8]) ~= own_run_id() then return nil, fenced() end
   local bytes = redis.call('GET', keys[1])
   if not bytes then return nil, fenced() end
   local call = {
-    keys = keys, state = unpack_numbers(STATE, bytes), items = {}, rows = {}, newest = {}, granted = {}, returned = {}, out = {},
+    keys = keys, state = unpack_numbers(STATE, bytes), items = {}, coupons = {}, rows = {}, newest = {}, granted = {}, returned = {},
+    payments = {}, out = {},
   }
   if clock then
     local now = chain_clock(tonumber(clock))
@@ -121,13 +130,54 @@ local function item_of(call, index)
   return call.items[index] or nil
 end
 
+local function coupon_of(call, index)
+  if not call.coupons[index] then
+    call.coupons[index] = unpack_numbers(COUPON, redis.call('HGET', call.keys[2], 'coupon:' .. index))
+  end
+  return call.coupons[index]
+end
+
+-- The index of the coupon of that hash, if the sale has it.
+local function coupon_index(call, hash)
+  return tonumber(call.state.coupons > 0 and redis.call('HGET', call.keys[2], 'hash:' .. string.format('%.0f', hash)) or nil)
+end
+
+-- The attempts to pay of a grant, from 1, and the evidence that was parked; empty where there are none.
+local function payments_of(call, number)
+  if not call.payments[number] then
+    local bytes, payments = redis.call('HGET', call.keys[6], number), { attempts = {}, parked = {} }
+    if bytes then
+      local count = string.byte(bytes)
+      for place = 1, count do
+        payments.attempts[place] = string.byte(bytes, 1 + place)
+      end
+      for at = count + 2, #bytes, 8 do
+        payments.parked[#payments.parked + 1] = struct.unpack('<I8', bytes, at)
+      end
+    end
+    call.payments[number] = payments
+  end
+  return call.payments[number]
+end
+
+local function pack_payments(payments)
+  local packed = { string.char(#payments.attempts) }
+  for place = 1, #payments.attempts do
+    packed[#packed + 1] = string.char(payments.attempts[place])
+  end
+  for place = 1, #payments.parked do
+    packed[#packed + 1] = struct.pack('<I8', payments.parked[place])
+  end
+  return table.concat(packed)
+end
+
 local function row_of(call, number)
   if call.rows[number] == nil then
     local bytes = redis.call('HGET', call.keys[4], number)
     if bytes then
       local row = {}
-      row.customer, row.purchase, row.body, row.pay_by, row.record, row.pass, row.older, row.item, row.status =
-        struct.unpack(ROW, bytes)
+      row.customer, row.purchase, row.body, row.pay_by, row.record, row.pass, row.older, row.item, row.status,
+        row.coupon = struct.unpack(ROW, bytes)
       row.units = string.sub(bytes, ROW_BYTES + 1)
       row.quantity = #row.units / UNIT_BYTES
       call.rows[number] = row
@@ -166,15 +216,25 @@ local function commit(call)
   for number, row in pairs(call.rows) do
     if row and row.changed then
       local bytes = struct.pack(ROW, row.customer, row.purchase, row.body, row.pay_by, row.record, row.pass, row.older,
-        row.item, row.status)
+        row.item, row.status, row.coupon)
       redis.call('HSET', keys[4], number, bytes .. row.units)
+    end
+  end
+  for index, coupon in pairs(call.coupons) do
+    if coupon.changed then
+      redis.call('HSET', keys[2], 'coupon:' .. index, pack_numbers(COUPON, coupon))
+    end
+  end
+  for number, payments in pairs(call.payments) do
+    if payments.changed then
+      redis.call('HSET', keys[6], number, pack_payments(payments))
     end
   end
   for customer in pairs(call.granted) do
     redis.call('HSET', keys[5], customer, call.newest[customer])
   end
   if #call.out > 0 then
-    redis.call('RPUSH', keys[6], unpack(call.out))
+    redis.call('RPUSH', keys[7], unpack(call.out))
   end
   redis.call('SET', keys[1], pack_numbers(STATE, call.state))
 end
@@ -257,10 +317,35 @@ local function end_hold(call, row, status)
   call.state.held_grants = call.state.held_grants - 1
 end
 
+-- One order more, or one less, uses the coupon of a grant, if it has one.
+local function use_coupon(call, row, change)
+  if row.coupon > 0 then
+    local coupon = coupon_of(call, row.coupon - 1)
+    coupon.used, coupon.changed = coupon.used + change, true
+  end
+end
+
 local function release(call, number, row, reason)
   emit(call, K.released, grant_bytes(number, row) .. struct.pack('<I1', reason))
   give_back(call, row.item, row.units)
+  use_coupon(call, row, -1)
   end_hold(call, row, reason)
+end
+
+local function is_over(call, row)
+  return call.state.now >= row.pay_by + call.state.credit + call.state.grace
+end
+
+local function has_open_attempt(call, number)
+  for _, status in ipairs(payments_of(call, number).attempts) do
+    if status == A.open then return true end
+  end
+  return false
+end
+
+-- No unit is in a hold, and no money is under way.
+local function is_at_rest(state)
+  return state.held_grants == 0 and state.unsettled == 0
 end
 
 local function turn_window(call)

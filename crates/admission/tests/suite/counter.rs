@@ -11,8 +11,8 @@ use chain::HeadSigner;
 use chain::head::{pseudonym_commitment, slot_commitment};
 use domain::record::{Counts, Created};
 use domain::{
-    ChainTime, Currency, ItemDefinition, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SaleDefinition, SaleId,
-    SaleOrdinal,
+    ChainTime, CouponDefinition, Currency, ItemDefinition, ParkReason, ParkedPayment, Pseudonym, PurchaseId,
+    PurchaseNumber, Refusal, SaleDefinition, SaleId, SaleOrdinal,
 };
 use simulator::disk::FakeDisk;
 
@@ -38,6 +38,9 @@ pub(crate) fn definition(stock: u32) -> SaleDefinition {
         grants_per_customer_max: 100,
         limit_per_customer: 100,
         resale_delay_milliseconds: 1_000,
+        unpaid_releases_max: 1_000,
+        hold_extension_seconds: 900,
+        coupons: Vec::new(),
         settle_after_seconds: 30,
         items: vec![item("boot", stock), item("sock", 1_000)],
     }
@@ -46,6 +49,18 @@ pub(crate) fn definition(stock: u32) -> SaleDefinition {
 fn item(name: &str, stock: u32) -> ItemDefinition {
     let title = name.to_owned();
     ItemDefinition { item: name.to_owned(), title, stock, price: 4_900, limit_per_customer: 100 }
+}
+
+/// A coupon of that hash.
+pub(crate) fn coupon(hash: u64, percent: u8, uses_max: u32) -> CouponDefinition {
+    CouponDefinition { code: None, hash: Some(hash), percent, uses_max }
+}
+
+/// A report that is not believed.
+pub(crate) fn parked(evidence: u64, reason: u8) -> ParkedPayment {
+    let reason = ParkReason::from_number(reason).unwrap();
+    let reference = format!("pay_{evidence}").into_bytes();
+    ParkedPayment { reason, evidence, amount: 4_900 + evidence, currency: Currency(*b"EUR"), reference }
 }
 
 /// The customer of that number; all of a customer's bytes differ from those of any other.

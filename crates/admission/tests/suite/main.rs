@@ -3,6 +3,7 @@
 mod counter;
 mod failures;
 mod idempotency;
+mod payments;
 mod precedence;
 mod properties;
 mod twin;

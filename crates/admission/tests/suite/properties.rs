@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use admission::{Command, Query, Request};
 use domain::record::PauseReason;
-use domain::{PurchaseNumber, SaleDefinition};
+use domain::{PaymentFact, PurchaseNumber, SaleDefinition};
 use proptest::prelude::*;
 use simulator::naive::Naive;
 
-use crate::counter::{Counter, OPENS_AT, customer, definition, purchase, wish};
+use crate::counter::{Counter, OPENS_AT, coupon, customer, definition, parked, purchase, wish};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -33,13 +33,25 @@ fn event() -> impl Strategy<Value = Event> {
             let mut wish = wish(who, quantity);
             (wish.item, wish.pass, wish.slot_offset) = (item, pass, slot * 1_500);
             wish.pass_expires_at = domain::ChainTime(OPENS_AT + 20_000 * (pass + 1));
-            wish.coupon = u64::from(coupon == 0);
+            wish.coupon = if coupon < 4 { 7 + u64::from(coupon % 3) } else { 0 };
             decide(purchase(wish, key))
         }),
         3 => (number(), 0..5_u32).prop_map(|(number, by)| {
             decide(Command::Cancel { number, customer: (by < 4).then(|| customer(by)) })
         }),
         4 => number().prop_map(|number| decide(Command::Confirm { number })),
+        4 => (number(), 0..5_u32).prop_map(|(number, by)| {
+            decide(Command::BeginPayment { number, customer: (by < 4).then(|| customer(by)) })
+        }),
+        4 => (number(), 0..3_u8, any::<bool>()).prop_map(|(number, attempt, paid)| {
+            let fact = if paid { PaymentFact::Paid } else { PaymentFact::Ended };
+            decide(Command::ReportPayment { number, attempt, fact })
+        }),
+        1 => (number(), 0..20_u64, 1..5_u8).prop_map(|(number, evidence, reason)| {
+            decide(Command::ParkPayment { number, parked: Box::new(parked(evidence, reason)) })
+        }),
+        1 => number().prop_map(|number| decide(Command::OrderRefund { number })),
+        1 => (number(), 0..3_u8).prop_map(|(number, attempt)| decide(Command::NoteRefund { number, attempt })),
         1 => Just(decide(Command::Pause(PauseReason::Operator))),
         2 => Just(decide(Command::Resume)),
         2 => (0..3_u16, -3..4_i64).prop_map(|(item, change)| decide(Command::ChangeStock { item, change })),
@@ -67,6 +79,9 @@ fn sale() -> impl Strategy<Value = SaleDefinition> {
             definition.hold_seconds = hold_seconds;
             definition.spread_milliseconds = 5_000;
             definition.settle_after_seconds = 10;
+            definition.unpaid_releases_max = of_customer;
+            definition.hold_extension_seconds = 5 * u64::from(of_pass);
+            definition.coupons = vec![coupon(7, 10, 1), coupon(8, 33, 2)];
             definition
         },
     )

@@ -14,10 +14,10 @@ use admission::redis::{
 use admission::{Command, Core, Guards, Request, redis as twin};
 use chain::PrivatePart;
 use domain::record::{Created, PauseReason, Record};
-use domain::{ChainTime, PurchaseNumber, SaleDefinition, SaleOrdinal};
+use domain::{ChainTime, PaymentFact, PurchaseNumber, SaleDefinition, SaleOrdinal};
 use fastrand::Rng;
 
-use crate::counter::{OPENS_AT, customer, definition, request, wish};
+use crate::counter::{OPENS_AT, coupon, customer, definition, parked, request, wish};
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 400;
@@ -128,12 +128,16 @@ fn sale(random: &mut Rng) -> SaleDefinition {
     definition.hold_seconds = random.u64(1..20);
     definition.spread_milliseconds = 5_000;
     definition.settle_after_seconds = 10;
+    definition.unpaid_releases_max = random.u32(1..6);
+    definition.hold_extension_seconds = random.u64(0..20);
+    definition.coupons = (7..9).map(|hash| coupon(hash, random.u8(1..=100), random.u32(1..3))).collect();
     definition
 }
 
 fn command(random: &mut Rng, clock: u64) -> Command {
     let number = PurchaseNumber(random.u32(0..14));
-    match random.u32(0..24) {
+    match random.u32(0..33) {
+        24.. => payment(random, number),
         0..13 => {
             let mut wish = wish(random.u32(0..4), random.u32(1..4));
             wish.item = random.u16(0..2);
@@ -143,7 +147,7 @@ fn command(random: &mut Rng, clock: u64) -> Command {
                 0 => ChainTime(clock + random.u64(0..2)),
                 _ => ChainTime(OPENS_AT + 30_000 * (random.u64(0..4) + 1)),
             };
-            wish.coupon = u64::from(random.u32(0..20) == 0);
+            wish.coupon = if random.u32(0..4) == 0 { random.u64(7..10) } else { 0 };
             Command::Purchase(request(wish, random.u32(0..6)))
         }
         13..16 => Command::Cancel { number, customer: random.bool().then(|| customer(random.u32(0..4))) },
@@ -162,14 +166,26 @@ fn command(random: &mut Rng, clock: u64) -> Command {
     }
 }
 
+fn payment(random: &mut Rng, number: PurchaseNumber) -> Command {
+    let attempt = random.u8(0..3);
+    let fact = if random.bool() { PaymentFact::Paid } else { PaymentFact::Ended };
+    match random.u32(0..10) {
+        0..4 => Command::BeginPayment { number, customer: random.bool().then(|| customer(random.u32(0..4))) },
+        4..7 => Command::ReportPayment { number, attempt, fact },
+        7 => Command::OrderRefund { number },
+        8 => Command::NoteRefund { number, attempt },
+        _ => Command::ParkPayment { number, parked: Box::new(parked(random.u64(0..20), random.u8(1..5))) },
+    }
+}
+
 fn part(random: &mut Rng) -> Option<PrivatePart> {
     let part = PrivatePart { commitment: [random.u8(..); 32], sealed: vec![random.u8(..); random.usize(28..60)] };
     random.bool().then_some(part)
 }
 
-fn decide(redis: &mut Redis, keys: &[String; 7], arguments: &[Vec<u8>]) -> redis::RedisResult<Replies> {
+fn decide(redis: &mut Redis, keys: &[String; 8], arguments: &[Vec<u8>]) -> redis::RedisResult<Replies> {
     let mut call = redis::cmd("FCALL");
-    let reply: Vec<redis::Value> = call.arg(DECIDE).arg(7).arg(keys).arg(arguments).query(&mut redis.connection)?;
+    let reply: Vec<redis::Value> = call.arg(DECIDE).arg(8).arg(keys).arg(arguments).query(&mut redis.connection)?;
     let mut reply = reply.into_iter();
     let epoch = redis::from_redis_value(reply.next().unwrap())?;
     let replies = reply.map(redis::from_redis_value).collect::<Result<_, _>>()?;
@@ -179,7 +195,7 @@ fn decide(redis: &mut Redis, keys: &[String; 7], arguments: &[Vec<u8>]) -> redis
 /// One sale decided twice.
 struct Pair<'a> {
     redis: &'a mut Redis,
-    keys: [String; 7],
+    keys: [String; 8],
     core: Core,
     records: Vec<Record>,
     /// Of the outbox's entries, so many were compared.
@@ -248,7 +264,7 @@ impl Pair<'_> {
     /// What was decided since the last look, byte for byte, each record with its private part.
     fn compare_records(&mut self, parts: &[Option<PrivatePart>]) {
         let entries: Vec<Vec<u8>> = redis::cmd("LRANGE")
-            .arg(&self.keys[5])
+            .arg(&self.keys[6])
             .arg(self.compared)
             .arg(-1)
             .query(&mut self.redis.connection)
@@ -354,7 +370,7 @@ fn the_core_and_its_twin_on_redis_decide_alike() {
     }
 }
 
-fn ask(redis: &mut Redis, keys: &[String; 7], who: u32) -> redis::RedisResult<(Verdict, u64)> {
+fn ask(redis: &mut Redis, keys: &[String; 8], who: u32) -> redis::RedisResult<(Verdict, u64)> {
     let mut arguments = vec![clock_argument(ChainTime(OPENS_AT))];
     add_command(&mut arguments, &Command::Purchase(request(wish(who, 1), 1)), None);
     let (what, number, retry_at, next) = decide(redis, keys, &arguments)?.1.remove(0);
@@ -369,12 +385,12 @@ fn a_server_that_was_not_admitted_decides_nothing() {
     assert!(matches!(ask(&mut redis, &keys, 1).unwrap().0, Verdict::Changed(_)));
     let before = redis.hash(&keys[3]);
     // The data of another process: copied, restored or replicated.
-    redis::cmd("SET").arg(&keys[6]).arg("0".repeat(40)).query::<()>(&mut redis.connection).unwrap();
+    redis::cmd("SET").arg(&keys[7]).arg("0".repeat(40)).query::<()>(&mut redis.connection).unwrap();
     let refused = ask(&mut redis, &keys, 2).unwrap_err();
     assert_eq!(refused.code(), Some(FENCED), "{refused}");
     assert_eq!(redis.hash(&keys[3]), before, "nothing was decided");
     // Admitted by nobody at all.
-    redis::cmd("DEL").arg(&keys[6]).query::<()>(&mut redis.connection).unwrap();
+    redis::cmd("DEL").arg(&keys[7]).query::<()>(&mut redis.connection).unwrap();
     assert_eq!(ask(&mut redis, &keys, 1).unwrap_err().code(), Some(FENCED));
     // Emptied.
     redis::cmd("FLUSHALL").query::<()>(&mut redis.connection).unwrap();
@@ -410,10 +426,10 @@ fn rebuilds_do_not_mix() {
     pair.core.emit(Record::Epoch(3), &mut Vec::new());
     let third = Rebuild { core: &pair.core, uncommitted_max: UNCOMMITTED_MAX, touched: None };
     pair.redis.rebuild(&keys, &third, 1).unwrap();
-    let late = redis::cmd("FCALL").arg(REBUILD).arg(7).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection);
+    let late = redis::cmd("FCALL").arg(REBUILD).arg(8).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection);
     assert_eq!(late.unwrap_err().code(), Some(STALE), "what an older rebuild still sends is refused");
     let last = third.steps().last().unwrap();
-    redis::cmd("FCALL").arg(REBUILD).arg(7).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection).unwrap();
+    redis::cmd("FCALL").arg(REBUILD).arg(8).arg(&keys).arg(last).query::<()>(&mut pair.redis.connection).unwrap();
     assert!(matches!(ask(pair.redis, &keys, 1).unwrap().0, Verdict::Changed(_)));
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Customer {
     pub(crate) live: u32,
     /// Purchases granted, ended ones included.
     pub(crate) grants: u32,
+    /// Holds that ended unpaid or were given back, and were not taken again.
+    pub(crate) unpaid_releases: u32,
     /// The first of them.
     first_grant: u32,
     /// The first item that the customer got, and live units of it; other items are in `People::live_of_others`.
@@ -86,7 +88,16 @@ impl People {
         let row = customers.len() as u32;
         by_pseudonym.insert_unique(hash, row, |row| seeds.hash(customers[*row as usize].pseudonym));
         let first_grant = purchases.len() as u32;
-        customers.push(Customer { pseudonym, slot_offset, live: 0, grants: 0, first_grant, item, live_of_item: 0 });
+        customers.push(Customer {
+            pseudonym,
+            slot_offset,
+            live: 0,
+            grants: 0,
+            unpaid_releases: 0,
+            first_grant,
+            item,
+            live_of_item: 0,
+        });
         row
     }
 

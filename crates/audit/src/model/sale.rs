@@ -9,6 +9,7 @@ use domain::ids::Hash;
 use domain::record::{Counts, Created, Held};
 use domain::{Promise, Pseudonym, SaleDefinition, SaleId};
 
+use super::money::{Purse, price_of};
 use super::people::{Customer, People};
 use super::stock::{Item, Moment};
 use super::{Grant, Model, OVERDUE_MILLISECONDS_MAX, Phase};
@@ -37,6 +38,7 @@ impl Model {
             opened_at: None,
             credit: 0,
             secret: None,
+            purse: Purse::default(),
             tally,
         })
     }
@@ -115,9 +117,9 @@ impl Model {
     }
 
     pub(super) fn check_price(&mut self, at: Moment, held: &Held) {
-        let price = self.items[usize::from(held.item)].price.saturating_mul(held.units.len() as u64);
-        self.tally.check(Claim::Chain, held.price == price, || {
-            format!("record {}: the price is {} but the definition makes it {price}", at.position, held.price)
+        let price = price_of(&self.definition, held);
+        self.tally.check(Claim::Chain, Some(held.price) == price, || {
+            format!("record {}: the price is {} but the definition makes it {price:?}", at.position, held.price)
         });
     }
 
@@ -133,6 +135,15 @@ impl Model {
                 "record {position}: a customer has {of_item} of item {item} (limit {limit_item}), {of_sale} in the sale \
                  (limit {limit_sale}), {grants} purchases (limit {grants_per_customer_max})"
             )
+        });
+    }
+
+    /// A hold is granted to nobody who has let too many go.
+    pub(super) fn check_unpaid(&mut self, position: u64, customer: u32) {
+        let unpaid = self.people.customers[customer as usize].unpaid_releases;
+        let at_most = self.definition.unpaid_releases_max;
+        self.tally.check(Promise::Limit, unpaid < at_most, || {
+            format!("record {position}: a hold for a customer who let {unpaid} go unpaid (limit {at_most})")
         });
     }
 
@@ -154,6 +165,7 @@ impl Model {
         self.tally.check(Promise::HonestRefusal, held == 0, || {
             format!("record {}: settled while {held} units are held", at.position)
         });
+        self.check_money_at_rest(at);
     }
 
     fn check_counts(&mut self, at: Moment, record: &str, counts: &[Counts]) {
@@ -179,7 +191,7 @@ impl Model {
     pub(crate) fn finish(&mut self, time: u64) {
         for (number, grant) in self.grants.iter().enumerate() {
             if grant.status == GrantStatus::Held {
-                let due = self.deadline(grant);
+                let due = self.must_end_at(number as u32, grant);
                 self.tally.check(Promise::HonestRefusal, time <= due.saturating_add(OVERDUE_MILLISECONDS_MAX), || {
                     format!("hold {number} should have ended at {due}, the chain is at {time}")
                 });

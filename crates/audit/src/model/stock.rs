@@ -47,7 +47,6 @@ pub(crate) enum Move {
 pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) limit: u32,
-    pub(crate) price: u64,
     pub(crate) counts: Counts,
     /// Units that the item ever had, counted apart from `counts` so that the two can contradict each other.
     pub(crate) total: u64,
@@ -78,7 +77,6 @@ impl Item {
         let mut item = Self {
             name: definition.item.clone(),
             limit: definition.limit_per_customer,
-            price: definition.price,
             counts: Counts { free: definition.stock, ..Counts::default() },
             total: u64::from(definition.stock),
             units: Vec::new(),

@@ -7,8 +7,10 @@ use chain::Batch;
 use chain::batch::RecordBytes;
 use chain::codec::CodecError;
 use domain::ids::Hash;
-use domain::record::{Counts, Created, Held, ReleaseReason};
-use domain::{ChainTime, PurchaseId, PurchaseNumber, Record, RecordKind, SaleDefinition, Stage, Unit, fault, limits};
+use domain::record::{Attempt, Counts, Created, Held, ReleaseReason};
+use domain::{
+    ChainTime, PurchaseId, PurchaseNumber, Received, Record, RecordKind, SaleDefinition, Stage, Unit, fault, limits,
+};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, named_params, params};
 
 use super::queries::bytes_of_units;
@@ -185,6 +187,12 @@ impl<'c> Projection<'c> {
             Record::Released { number, purchase, reason } => self.released(number, purchase, reason, time),
             Record::Confirmed { number, purchase } => self.confirmed(number, purchase, time),
             Record::Retaken { number, purchase, units } => self.retaken(number, purchase, &units, time),
+            Record::PaymentReceived(Attempt { number, purchase, .. }, Received::Confirms) => {
+                self.confirmed(number, purchase, time)
+            }
+            Record::PaymentReceived(Attempt { number, purchase, .. }, Received::Retakes(units)) => {
+                self.retaken(number, purchase, &units, time)
+            }
             Record::StockChanged { item, added, withdrawn } => self.stock_changed(item, added, withdrawn.len()),
             Record::ClockCredit(milliseconds) => self.clock_credit(milliseconds),
             Record::Digest { counts, .. } => self.compare(counts),
@@ -198,7 +206,13 @@ impl<'c> Projection<'c> {
             | Record::Paused(_)
             | Record::Resumed
             | Record::Closed
-            | Record::SecretRevealed(_) => Ok(()),
+            | Record::SecretRevealed(_)
+            | Record::PaymentBegun(_)
+            | Record::PaymentEnded(_)
+            | Record::PaymentReceived(_, Received::RefundDue)
+            | Record::RefundOrdered(_)
+            | Record::Refunded(_)
+            | Record::PaymentParked { .. } => Ok(()),
         }
     }
 
@@ -427,6 +441,12 @@ fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Held => "held",
         RecordKind::Released => "released",
         RecordKind::Confirmed => "confirmed",
+        RecordKind::PaymentBegun => "payment_begun",
+        RecordKind::PaymentEnded => "payment_ended",
+        RecordKind::PaymentReceived => "payment_received",
+        RecordKind::RefundOrdered => "refund_ordered",
+        RecordKind::Refunded => "refunded",
+        RecordKind::PaymentParked => "payment_parked",
         RecordKind::Retaken => "retaken",
         RecordKind::StockChanged => "stock_changed",
         RecordKind::Paused => "paused",

@@ -20,7 +20,7 @@ const BATCH_MAX: usize = 2_048;
 /// Requests that may wait.
 const INBOX_MAX: usize = 8_192;
 /// How long one waits: a database server that stands still must not hold every customer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Customers kept in memory, at most twice as many; about 60 bytes each.
 const RECENT_MAX: usize = 131_072;
 

@@ -1,0 +1,98 @@
+//! Payments over HTTP, as a shop with a provider of its own reports them; coupons; and what the audit says of both.
+
+use domain::CouponDefinition;
+use serde_json::{Value, json};
+use system_tests::{Reply, Request, Server, open_sale, until};
+
+fn report(server: &Server, order: &str, what: &str) -> Reply {
+    server.operate(Request::post(&format!("/admin/v1/orders/{order}/{what}")))
+}
+
+fn statuses(reply: &Reply) -> Vec<String> {
+    let payments = reply.json()["payments"].as_array().cloned().unwrap_or_default();
+    payments.iter().map(|payment| payment["status"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_hold_is_paid_given_back_and_every_report_counts_once() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 2));
+    let anna = server.customer("anna", "drop");
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    assert_eq!(statuses(&report(&server, &order, "payments").is(200, "held")), ["open"]);
+    report(&server, &order, "payments").is(200, "held");
+    report(&server, &order, "payments/3/paid").is(404, "not_found");
+    report(&server, &order, "payments/0/stolen").is(404, "not_found");
+    anna.cancel(&order).is(409, "payment_open");
+    report(&server, &order, "cancel").is(409, "payment_open");
+    report(&server, &order, "refund").is(409, "nothing_to_refund");
+    assert_eq!(statuses(&report(&server, &order, "payments/0/paid").is(200, "confirmed")), ["paid"]);
+    report(&server, &order, "payments/0/ended").is(200, "confirmed");
+    report(&server, &order, "payments").is(409, "order_confirmed");
+    assert_eq!(statuses(&anna.order(&order).is(200, "confirmed")), ["paid"], "the customer sees it too");
+    for _ in 0..2 {
+        assert_eq!(statuses(&report(&server, &order, "refund").is(200, "confirmed")), ["refund_due"]);
+    }
+    for _ in 0..2 {
+        assert_eq!(statuses(&report(&server, &order, "payments/0/refunded").is(200, "confirmed")), ["refunded"]);
+    }
+    assert_eq!(server.counts("drop"), [1, 0, 1, 0], "the unit stays sold until the shop adds stock");
+}
+
+#[test]
+fn a_payment_under_way_keeps_a_hold_and_its_end_gives_it_back() {
+    let server = Server::start();
+    let mut definition = open_sale("drop", 1);
+    definition.hold_seconds = 1;
+    server.create(&definition);
+    let (anna, ben) = (server.customer("anna", "drop"), server.customer("ben", "drop"));
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    report(&server, &order, "payments").is(200, "held");
+    until("a time after the deadline", || is_over(&anna.order(&order)));
+    anna.order(&order).is(200, "held");
+    ben.buy("boot", "key").is(409, "sold_out");
+    report(&server, &order, "payments/0/ended").is(200, "released");
+    let other = ben.buy("boot", "again").is(201, "held").text("order");
+    // The money comes after all, and ben has the unit.
+    let late = report(&server, &order, "payments/0/paid").is(200, "released");
+    assert_eq!(statuses(&late), ["refund_due"]);
+    report(&server, &order, "payments/0/refunded").is(200, "released");
+    until("the end of a hold that nobody pays", || ben.order(&other).code() == "released");
+    server.drained("drop");
+}
+
+/// The pay-by time is over for a second.
+fn is_over(order: &Reply) -> bool {
+    let pay_by = domain::ChainTime::parse_rfc3339(&order.text("pay_by")).expect("an order has a pay-by time");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the clock is past 1970");
+    now.as_millis() > u128::from(pay_by.0 + 1_000)
+}
+
+#[test]
+fn a_coupon_makes_it_cheaper_as_often_as_it_may_and_the_chain_does_not_tell_its_code() {
+    let server = Server::start();
+    let mut definition = open_sale("drop", 5);
+    definition.coupons =
+        vec![CouponDefinition { code: Some("SPRING-33".to_owned()), hash: None, percent: 33, uses_max: 1 }];
+    server.create(&definition);
+    let with = |customer: &system_tests::Customer, key: &str, code: &str| {
+        let body = json!({ "coupon": code });
+        customer.attempt("boot", key, 1).changed(|request| request.json(&body)).send()
+    };
+    let (anna, ben) = (server.customer("anna", "drop"), server.customer("ben", "drop"));
+    let won = with(&anna, "key", "SPRING-33").is(201, "held");
+    assert_eq!(won.json()["price"]["amount"], 3_283, "33 % of 49.00 are 16.17");
+    with(&anna, "key", "SPRING-33").is(200, "held");
+    // Another body under the key, which the notes for the audit know nothing of.
+    let other = anna.attempt("boot", "key", 1).changed(|request| request.json(&json!({ "coupon": "spring-33" })));
+    other.request().send(server.public()).is(422, "key_reused");
+    with(&ben, "key", "SPRING-33").is(409, "coupon_refused");
+    anna.cancel(&won.text("order")).is(200, "released");
+    assert_eq!(with(&ben, "key-2", "SPRING-33").is(201, "held").json()["price"]["amount"], 3_283);
+    for path in ["/v1/sales", "/v1/sales/drop"] {
+        let told = Request::get(path).send(server.public());
+        assert!(!String::from_utf8_lossy(&told.body).contains("SPRING"), "{path}");
+    }
+    let definitions = server.operate(Request::get("/admin/v1/sales")).json();
+    assert!(!definitions.to_string().contains("SPRING") && definitions != Value::Null);
+}
