@@ -10,6 +10,7 @@ pub mod money;
 pub mod promise;
 pub mod record;
 pub mod refusal;
+pub mod role;
 pub mod sale;
 pub mod stage;
 
@@ -19,5 +20,6 @@ pub use money::{Currency, Money};
 pub use promise::Promise;
 pub use record::{Record, RecordKind};
 pub use refusal::Refusal;
+pub use role::{Right, Role};
 pub use sale::{ItemDefinition, SaleDefinition, SalePhase};
 pub use stage::Stage;

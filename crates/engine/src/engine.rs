@@ -178,7 +178,7 @@ pub struct Engine {
     /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     pub(crate) registry: Arc<RwLock<Registry>>,
-    /// Held while a sale is created, so that two of a name cannot be.
+    /// Held while a sale is created, so that two of a name cannot be, and while admin tokens change or are read anew.
     pub(crate) creating: Mutex<()>,
     pub(crate) on_fatal: OnFatal,
     files: Arc<dyn Files>,
@@ -197,7 +197,7 @@ impl Engine {
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
         let (mut vault, cluster) = open_vault(options.cluster, &data, &options.clock)?;
         if vault.first_admin_token(&data.admin_token())? {
-            tracing::info!(file = %data.admin_token().display(), "the first admin token has been written");
+            tracing::info!(file = %data.admin_token().display(), "an owner's admin token has been written");
         }
         let keys = vault.deployment_keys()?;
         let sales = vault.sales()?;
@@ -362,15 +362,6 @@ impl Engine {
         let mut sales: Vec<_> = registry.by_name.values().cloned().collect();
         sales.sort_by_key(|sale| sale.ordinal);
         sales
-    }
-
-    /// Whether an admin token is known and has not expired.
-    pub fn admits(&self, admin_token: &str) -> Result<bool, VaultError> {
-        if self.cluster.is_some() {
-            let tokens = self.admin_tokens.read().unwrap_or_else(PoisonError::into_inner);
-            return Ok(tokens.admit(admin_token, self.now()));
-        }
-        self.vault.with(|vault| vault.admin_token_is_valid(admin_token, self.now()))
     }
 
     /// A connection to the books for queries; it never waits for the writer.

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::record::PauseReason;
-use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault, limits};
+use domain::{PurchaseNumber, Refusal, Right, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
@@ -23,11 +23,14 @@ use crate::{body, identify};
 
 const ROWS_PER_PAGE: u32 = 200;
 
-/// Believes an admin token.
-pub(crate) fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+/// Believes an admin token whose role has the right. Judged before anything is looked up: whoever may not do it learns nothing.
+pub(crate) fn admit(app: &App, headers: &HeaderMap, right: Right) -> Result<(), Problem> {
     let token = identify::bearer(headers)?;
-    let valid = app.engine.admits(token);
-    if valid.map_err(|error| Problem::internal(&error))? { Ok(()) } else { Err(Refusal::TokenInvalid.into()) }
+    let role = app.engine.role_of(token).map_err(|error| Problem::internal(&error))?.ok_or(Refusal::TokenInvalid)?;
+    if role.may(right) {
+        return Ok(());
+    }
+    Err(Problem::new(Refusal::RoleInsufficient, format!("the token's role is {}", role.name())))
 }
 
 /// Create a sale.
@@ -40,7 +43,7 @@ pub(crate) async fn create_sale(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
     let creating = Arc::clone(&app);
     let created = tokio::task::spawn_blocking(move || creating.engine.create_sale(&definition)).await;
@@ -64,7 +67,7 @@ pub(crate) async fn create_sale(
     responses((status = 200, body = Vec<AdminSaleAnswer>), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn sales(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     let mut answers = Vec::new();
     for sale in app.engine.sales() {
         answers.push(state(&app, &sale, Request::Read(Ask::Sale)).await?);
@@ -84,7 +87,7 @@ pub(crate) async fn turn_sale(
     Path((name, action)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let command = match action.as_str() {
         "pause" => Command::Pause(PauseReason::Operator),
         "resume" => Command::Resume,
@@ -127,7 +130,7 @@ pub(crate) async fn change_stock(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let StockBody { change } = body::json(body::content_type(&headers), &bytes)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
@@ -190,7 +193,7 @@ pub(crate) async fn orders(
     Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
@@ -259,7 +262,7 @@ async fn end_order(
     stage: Stage,
     command: impl Fn(PurchaseNumber) -> Command,
 ) -> Result<Response, Problem> {
-    admit(app, headers)?;
+    admit(app, headers, Right::EndOrders)?;
     let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let grant = granted(&sale, Request::Decide(command(number), None)).await?;
@@ -277,7 +280,7 @@ pub(crate) async fn parked(
     Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
     let reading = Arc::clone(&app);
     let rows = tokio::task::spawn_blocking(move || {
@@ -304,7 +307,7 @@ pub(crate) async fn parked(
     responses((status = 200, description = "OpenMetrics text"), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     Ok((kind, app.metrics.render(&app.engine)).into_response())
 }

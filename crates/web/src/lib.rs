@@ -20,6 +20,7 @@ mod router;
 pub mod server;
 mod service;
 mod shop;
+mod tokens;
 pub mod wire;
 
 pub use app::{App, AppOptions};

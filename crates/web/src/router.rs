@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, purchase, shop, wire};
+use crate::{admin, customers, purchase, shop, tokens, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,6 +63,8 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::cancel))
         .routes(routes!(admin::parked))
         .routes(routes!(admin::metrics))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
 }
 
 /// The OpenAPI document of both listeners.
