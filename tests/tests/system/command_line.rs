@@ -64,6 +64,29 @@ fn sale_files_that_are_wrong_are_refused_with_their_name_and_the_rule() {
 }
 
 #[test]
+fn a_token_is_made_listed_used_and_revoked() {
+    let server = Server::start();
+    let made = for_data(&server, &["token", "create", "--label", "Grafana", "--role", "viewer"]);
+    let token = made.out.trim();
+    assert!(token.starts_with("da_") && made.error.contains("store it now"), "{made:?}");
+    Request::get("/metrics").bearer(token).send(server.admin()).is(200, "");
+    let list = for_data(&server, &["token", "list"]);
+    assert!(list.out.contains("  viewer  made ") && list.out.contains("expires never  first"), "{list:?}");
+    assert!(!list.out.contains("da_"), "{list:?}");
+    let listed = for_data(&server, &["token", "list", "--json"]).json();
+    let id = |label: &str| {
+        let found = listed.as_array().unwrap().iter().find(|token| token["label"] == label);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    assert!(for_data(&server, &["token", "revoke", &id("Grafana")]).out.starts_with("revoked: "));
+    Request::get("/metrics").bearer(token).send(server.admin()).is(401, "token_invalid");
+    for_data(&server, &["token", "revoke", &id("first")]).refused_with(&["create another", "last_owner"]);
+    for_data(&server, &["token", "create", "--label", "x", "--role", "king"]).refused_with(&["viewer, operator"]);
+    let short = ["token", "create", "--label", "till", "--role", "cashier", "--expires-in-seconds", "60", "--json"];
+    assert_eq!(for_data(&server, &short).json()["role"], "cashier");
+}
+
+#[test]
 fn commands_without_a_server_say_how_to_start_one() {
     let folder = Folder::new();
     let nowhere = folder.join("nowhere");
