@@ -28,6 +28,8 @@ pub fn sale_of(name: &str, items: Vec<ItemDefinition>) -> SaleDefinition {
         limit_per_customer: 1_000_000,
         resale_delay_milliseconds: 1_000,
         settle_after_seconds: 3_600,
+        external_id: None,
+        test: false,
         items,
     }
 }
@@ -40,6 +42,8 @@ pub fn item(name: &str, stock: u32) -> ItemDefinition {
         stock,
         price: 4_900,
         limit_per_customer: 1_000_000,
+        sku: None,
+        external_id: None,
     }
 }
 

@@ -145,12 +145,16 @@ pub(crate) fn definition(shape: &Shape, now: u64) -> SaleDefinition {
         limit_per_customer: 1,
         resale_delay_milliseconds: 1_000,
         settle_after_seconds: 3_600,
+        external_id: None,
+        test: false,
         items: vec![ItemDefinition {
             item: ITEM.to_owned(),
             title: "Boot".to_owned(),
             stock: shape.stock,
             price: 4_900,
             limit_per_customer: 1,
+            sku: None,
+            external_id: None,
         }],
     }
 }

@@ -23,6 +23,13 @@ pub(crate) enum SaleCommand {
         #[command(flatten)]
         to: Target,
     },
+    /// Create a sale from a file, or find that it is there with the same definition; may be repeated.
+    Apply {
+        /// The definition; examples/sale.toml shows one.
+        file: PathBuf,
+        #[command(flatten)]
+        to: Target,
+    },
     /// List all sales.
     List {
         #[command(flatten)]
@@ -64,6 +71,11 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         SaleCommand::Create { file, to } => {
             let definition = serde_json::to_value(read_definition(&file)?)?;
             (to, Method::POST, "/admin/v1/sales".to_owned(), Some(definition))
+        }
+        SaleCommand::Apply { file, to } => {
+            let definition = read_definition(&file)?;
+            let path = format!("/admin/v1/sales/{}", definition.sale);
+            (to, Method::PUT, path, Some(serde_json::to_value(definition)?))
         }
         SaleCommand::List { to } => (to, Method::GET, "/admin/v1/sales".to_owned(), None),
         SaleCommand::Pause(turn) => turned(turn, "pause"),
@@ -107,11 +119,12 @@ fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
 fn describe(sale: &Value) -> String {
     let text = |key: &str| sale[key].as_str().unwrap_or("-").to_owned();
     let paused = sale["pause_reason"].as_str().map(|reason| format!(", paused ({reason})")).unwrap_or_default();
+    let test = if sale["test"] == true { "  TEST" } else { "" };
     let relay = sale["relay"].as_str().map_or_else(|| "nobody heard".to_owned(), |process| format!("relay {process}"));
     let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung} ({relay})")).unwrap_or_default();
     let books = sale["books_lag"].as_u64().map(|lag| format!("  books {lag} behind")).unwrap_or_default();
     let mut lines = format!(
-        "{}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
+        "{}{test}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
         text("sale"),
         text("phase"),
         text("opens_at"),

@@ -338,7 +338,9 @@ impl Engine {
             definition: bytes,
         };
         if self.cluster.is_some() {
-            return Ok(self.begin_in_cluster(&secrets, created)?);
+            let sale = self.begin_in_cluster(&secrets, created)?;
+            // Another process may have been asked for a sale of the same name in the same moment.
+            return if sale.definition() == definition { Ok(sale) } else { Err(CreateError::Exists) };
         }
         let folder = self.data.sale(&secrets.name);
         let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())

@@ -45,9 +45,48 @@ pub(crate) async fn create_sale(
 ) -> Result<Response, Problem> {
     admit(&app, &headers, Right::RunSales)?;
     let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
-    let creating = Arc::clone(&app);
+    let sale = created(&app, &definition).await?;
+    Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+}
+
+/// Create a sale, or find it as it is: the same definition may be sent as often as you like. Another one of the same name is refused, and
+/// `detail` names the first field that differs.
+#[utoipa::path(
+    put, path = "/admin/v1/sales/{sale}", tag = "operator", request_body = SaleDefinition, params(("sale" = String, Path)),
+    responses((status = 201, body = AdminSaleAnswer), (status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)),
+    security(("admin" = []))
+)]
+pub(crate) async fn apply_sale(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    admit(&app, &headers, Right::RunSales)?;
+    let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
+    if definition.sale != name {
+        let rule = format!("sale: the path names {name:?}, the definition {:?}", definition.sale);
+        return Err(Problem::new(Refusal::SaleInvalid, rule));
+    }
+    let (status, sale) = match created(&app, &definition).await {
+        Ok(sale) => (StatusCode::CREATED, sale),
+        Err(problem) if problem.refusal == Refusal::SaleExists => {
+            // Nobody takes a sale away.
+            let sale = app.engine.sale(&name).ok_or(Refusal::Internal)?;
+            if let Some(difference) = sale.definition().first_difference(&definition) {
+                return Err(Problem::new(Refusal::SaleExists, difference));
+            }
+            (StatusCode::OK, sale)
+        }
+        Err(problem) => return Err(problem),
+    };
+    Ok((status, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+}
+
+async fn created(app: &Arc<App>, definition: &SaleDefinition) -> Result<Arc<Sale>, Problem> {
+    let (creating, definition) = (Arc::clone(app), definition.clone());
     let created = tokio::task::spawn_blocking(move || creating.engine.create_sale(&definition)).await;
-    let sale = created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+    created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
         CreateError::Invalid(rule) => Problem::new(Refusal::SaleInvalid, rule),
         CreateError::TooMany => Problem::new(Refusal::SaleInvalid, error.to_string()),
         CreateError::Exists => Refusal::SaleExists.into(),
@@ -57,8 +96,7 @@ pub(crate) async fn create_sale(
             Refusal::OutcomeUnknown.into()
         }
         CreateError::Start(error) => Problem::internal(&error),
-    })?;
-    Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+    })
 }
 
 /// All sales.
@@ -209,6 +247,7 @@ pub(crate) async fn orders(
             "number": row.number.0,
             "order": app.engine.ids.public_order(sale.ordinal, row.number, gate::ids::shard_of(row.customer)),
             "purchase": app.engine.ids.public_purchase(sale.ordinal, row.purchase),
+            "test": sale.definition().test,
             "item": sale.definition().items[usize::from(row.item)].item,
             "quantity": row.units.len(),
             "price": { "amount": row.price, "currency": row.currency },

@@ -56,6 +56,7 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
 fn admin_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(admin::sales, admin::create_sale))
+        .routes(routes!(admin::apply_sale))
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))

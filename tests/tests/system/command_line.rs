@@ -26,6 +26,20 @@ fn the_sale_of_the_example_is_created_listed_paused_resumed_and_closed() {
     assert_eq!(created["counts"][0]["free"], 500);
     for_data(&server, &["sale", "create", example.to_str().unwrap()]).refused_with(&["sale_exists"]);
 
+    let applied = for_data(&server, &["sale", "apply", example.to_str().unwrap(), "--json"]).json();
+    assert_eq!(applied["sale_id"], created["sale_id"]);
+    let folder = Folder::new();
+    let other = folder.join("other.toml");
+    fs::write(&other, fs::read_to_string(&example).unwrap().replace("hold_seconds = 600", "hold_seconds = 60"))
+        .unwrap();
+    let refused = for_data(&server, &["sale", "apply", other.to_str().unwrap()]);
+    refused.refused_with(&["hold_seconds: 600 in the sale that exists, 60 here", "sale_exists"]);
+    let rehearsal = folder.join("rehearsal.json");
+    let definition = domain::SaleDefinition { test: true, ..open_sale("rehearsal", 3) };
+    fs::write(&rehearsal, serde_json::to_string(&definition).unwrap()).unwrap();
+    let applied = for_data(&server, &["sale", "apply", rehearsal.to_str().unwrap()]);
+    assert!(applied.out.starts_with("rehearsal  TEST  open  "), "{applied:?}");
+
     let list = for_data(&server, &["sale", "list"]);
     assert!(list.out.starts_with("winter-drop  ") && list.out.contains("boot-42  500 units: 500 free"), "{list:?}");
     assert_eq!(for_data(&server, &["sale", "list", "--json"]).json()[0]["sale"], "winter-drop");

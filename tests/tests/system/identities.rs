@@ -58,6 +58,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/admin/v1/sales/{sale}/orders", READ),
     ("GET", "/admin/v1/parked", READ),
     ("POST", "/admin/v1/sales", RUN_SALES),
+    ("PUT", "/admin/v1/sales/{sale}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/{action}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", RUN_SALES),
     ("POST", "/admin/v1/orders/{order}/confirm", END_ORDERS),
@@ -128,6 +129,8 @@ impl World {
         match (method, path) {
             (_, "/v1/sales/{sale}/items/{item}/purchases") => self.anna.attempt("boot", &name, 1).request().clone(),
             ("POST", "/admin/v1/sales") => request.json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
+            ("PUT", "/admin/v1/sales/{sale}") => Request::new(method, &format!("/admin/v1/sales/{name}"))
+                .json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
             ("POST", "/admin/v1/tokens") => request.json(&json!({ "label": name, "role": "viewer" })),
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,

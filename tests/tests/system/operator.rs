@@ -38,6 +38,43 @@ fn a_pause_stops_purchases_and_nothing_else() {
 }
 
 #[test]
+fn a_sale_is_applied_once_and_another_definition_is_told_where_it_differs() {
+    let mut server = Server::start();
+    let mut definition = SaleDefinition { external_id: Some("c-7".to_owned()), test: true, ..open_sale("drop", 3) };
+    definition.items[0].sku = Some("B-42".to_owned());
+    let apply = |server: &Server, path: &str, definition: &SaleDefinition| {
+        let body = serde_json::to_value(definition).unwrap();
+        server.operate(Request::new("PUT", &format!("/admin/v1/sales/{path}")).json(&body))
+    };
+    let made = apply(&server, "drop", &definition).is(201, "").json();
+    assert_eq!((&made["test"], &made["external_id"]), (&true.into(), &"c-7".into()));
+    let anna = server.customer("anna", "drop");
+    let bought = anna.buy("boot", "a").is(201, "held").json();
+    assert_eq!(bought["test"], true);
+    assert_eq!(anna.order(bought["order"].as_str().unwrap()).json(), bought);
+    let again = apply(&server, "drop", &definition).is(200, "").json();
+    assert_eq!((&again["sale_id"], &again["counts"][0]["held"]), (&made["sale_id"], &1.into()), "the sale as it is");
+    server.kill();
+    server.start_again();
+    apply(&server, "drop", &definition).is(200, "");
+
+    let shown = server.ask(&Request::get("/v1/sales/drop")).json();
+    assert_eq!((&shown["test"], &shown["items"][0]["sku"]), (&true.into(), &"B-42".into()));
+    assert_eq!(server.ask(&Request::get("/v1/sales")).json()[0]["test"], true);
+    server.drained("drop");
+    assert_eq!(server.orders("drop")[0]["test"], true);
+
+    let mut other = definition.clone();
+    other.items[0].price = 1;
+    let refused = apply(&server, "drop", &other).is(409, "sale_exists");
+    assert_eq!(refused.text("detail"), "items[0].price: 4900 in the sale that exists, 1 here");
+    apply(&server, "elsewhere", &definition).is(400, "sale_invalid");
+    other.items[0].sku = Some(String::new());
+    assert!(apply(&server, "drop", &other).is(400, "sale_invalid").text("detail").starts_with("items[0].sku: "));
+    assert_eq!(server.ask(&Request::get("/v1/sales")).json().as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_pause_outlives_the_process() {
     let mut server = Server::start();
     server.create(&open_sale("drop", 9));

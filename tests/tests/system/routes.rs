@@ -24,6 +24,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/orders/{order}/confirm", 200),
     ("GET", "/admin/v1/sales", 200),
     ("POST", "/admin/v1/sales", 201),
+    ("PUT", "/admin/v1/sales/{sale}", 201),
     ("GET", "/admin/v1/sales/{sale}/orders", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/parked", 200),
@@ -64,6 +65,8 @@ fn every_route_answers_and_stands_in_the_document() {
             "/admin/v1/sales" if method == "POST" => {
                 Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
             }
+            "/admin/v1/sales/{sale}" => Request::new(method, "/admin/v1/sales/third")
+                .json(&serde_json::to_value(open_sale("third", 1)).unwrap()),
             "/admin/v1/tokens" if method == "POST" => Request::post(path).json(&label),
             "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
             "/admin/v1/sales/{sale}/items/{item}/stock" => {

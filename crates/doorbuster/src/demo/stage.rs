@@ -198,12 +198,16 @@ impl Stage {
             limit_per_customer: 1,
             resale_delay_milliseconds: 1_000,
             settle_after_seconds: 3_600,
+            external_id: None,
+            test: true,
             items: vec![ItemDefinition {
                 item: ITEM.to_owned(),
                 title: "Winter boot".to_owned(),
                 stock: args.stock,
                 price: 8_900,
                 limit_per_customer: 1,
+                sku: None,
+                external_id: None,
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;
