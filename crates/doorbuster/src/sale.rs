@@ -1,6 +1,7 @@
 //! `doorbuster sale`: the operator's commands, sent to the running server.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -34,6 +35,19 @@ pub(crate) enum SaleCommand {
     List {
         #[command(flatten)]
         to: Target,
+    },
+    /// Print all orders of a sale, for your own systems.
+    Orders {
+        /// The sale's name.
+        sale: String,
+        /// csv (harmless in a spreadsheet) or json.
+        #[arg(long, value_name = "FORMAT", value_parser = ["csv", "json"])]
+        format: String,
+        /// Write them to a file, which appears when it is whole.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArgs,
     },
     /// Stop purchases; holds can still be paid and given back.
     Pause(Turn),
@@ -77,6 +91,9 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
             let path = format!("/admin/v1/sales/{}", definition.sale);
             (to, Method::PUT, path, Some(serde_json::to_value(definition)?))
         }
+        SaleCommand::Orders { sale, format, out, config } => {
+            return export(&config, &format!("/admin/v1/sales/{sale}/orders.{format}"), out.as_deref());
+        }
         SaleCommand::List { to } => (to, Method::GET, "/admin/v1/sales".to_owned(), None),
         SaleCommand::Pause(turn) => turned(turn, "pause"),
         SaleCommand::Resume(turn) => turned(turn, "resume"),
@@ -98,6 +115,28 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         report::say(&describe(&sale));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn export(config: &ConfigArgs, path: &str, out: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let operator = Operator::of(&Settings::load(config)?.data.folder)?;
+    let Some(out) = out else {
+        operator.download(path, &mut std::io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut unfinished = out.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = Path::new(&unfinished);
+    let mut file = File::create(unfinished).with_context(|| format!("cannot write {}", unfinished.display()))?;
+    let written = operator.download(path, &mut file).and_then(|()| {
+        file.sync_all()
+            .and_then(|()| std::fs::rename(unfinished, out))
+            .with_context(|| format!("cannot write {}", out.display()))
+    });
+    if written.is_err() {
+        // A part must not be taken for the whole, and nobody needs it.
+        let _ = std::fs::remove_file(unfinished);
+    }
+    written.map(|()| ExitCode::SUCCESS)
 }
 
 fn turned(turn: Turn, action: &str) -> (Target, Method, String, Option<Value>) {

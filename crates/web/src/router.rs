@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, purchase, shop, tokens, wire};
+use crate::{admin, customers, export, purchase, shop, tokens, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,6 +60,8 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))
+        .routes(routes!(export::orders_csv))
+        .routes(routes!(export::orders_json))
         .routes(routes!(admin::confirm))
         .routes(routes!(admin::cancel))
         .routes(routes!(admin::parked))

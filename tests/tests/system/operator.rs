@@ -4,7 +4,7 @@ use std::fs;
 
 use domain::{ChainTime, SaleDefinition};
 use serde_json::{Value, json};
-use system_tests::{Reply, Request, Server, audit_is_clean, open_sale, until};
+use system_tests::{Connection, Folder, Reply, Request, Server, audit_is_clean, doorbuster, open_sale, until};
 
 fn change_stock(server: &Server, sale: &str, change: &Value) -> Reply {
     let path = format!("/admin/v1/sales/{sale}/items/boot/stock");
@@ -72,6 +72,73 @@ fn a_sale_is_applied_once_and_another_definition_is_told_where_it_differs() {
     other.items[0].sku = Some(String::new());
     assert!(apply(&server, "drop", &other).is(400, "sale_invalid").text("detail").starts_with("items[0].sku: "));
     assert_eq!(server.ask(&Request::get("/v1/sales")).json().as_array().unwrap().len(), 1);
+}
+
+/// Fields of a line of CSV without line breaks.
+fn fields(line: &str) -> Vec<String> {
+    let (mut fields, mut is_quoted) = (vec![String::new()], false);
+    for letter in line.chars() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(String::new()),
+            letter => fields.last_mut().unwrap().push(letter),
+        }
+    }
+    fields
+}
+
+#[test]
+fn orders_are_exported_whole_in_both_forms() {
+    let server = Server::start_with(&["books.records_per_second_max=0"]);
+    let mut definition =
+        SaleDefinition { external_id: Some("=1+1".to_owned()), test: true, ..open_sale("drop", 2_100) };
+    definition.items[0].sku = Some("a,b".to_owned());
+    server.create(&definition);
+    let anna = server.customer("anna", "drop");
+    let mut connection = Connection::open(server.public()).unwrap();
+    let count = 2_050;
+    for key in 0..count {
+        let bought = anna.attempt("boot", &key.to_string(), 1).try_send_on(&mut connection).unwrap();
+        assert_eq!(bought.status, 201);
+    }
+    let last = server.orders("drop").last().map(|order| order["order"].as_str().unwrap().to_owned());
+    server.confirm(&last.unwrap()).is(200, "confirmed");
+    server.drained("drop");
+    let listed = server.orders("drop");
+    let command = |format: &str, out: &[&str]| {
+        let data = server.data().to_str().unwrap();
+        let command = [&["sale", "orders", "drop", "--format", format, "--data", data], out].concat();
+        let ended = doorbuster(&command);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.out
+    };
+    let json: Value = serde_json::from_str(&command("json", &[])).unwrap();
+    let json = json.as_array().unwrap();
+    assert_eq!(json.len(), count);
+    for (line, order) in json.iter().zip(&listed) {
+        for name in ["order", "number", "item", "quantity", "status", "test", "position"] {
+            assert_eq!(line[name], order[name], "{name}");
+        }
+        assert_eq!((&line["price"], &line["currency"]), (&4_900.into(), &"EUR".into()));
+        assert_eq!((&line["sale_external_id"], &line["sku"]), (&"=1+1".into(), &"a,b".into()));
+    }
+    let folder = Folder::new();
+    let file = folder.join("drop.csv");
+    command("csv", &["--out", file.to_str().unwrap()]);
+    let csv = fs::read_to_string(&file).unwrap();
+    let mut lines = csv.split_terminator("\r\n");
+    let names = fields(lines.next().unwrap());
+    let lines: Vec<_> = lines.map(fields).collect();
+    assert_eq!(lines.len(), count);
+    for (line, order) in lines.iter().zip(json) {
+        for (name, field) in names.iter().zip(line) {
+            let text = order[name].as_str().map_or_else(|| order[name].to_string(), ToOwned::to_owned);
+            let text = if text.starts_with('=') { format!("'{text}") } else { text.replace("null", "") };
+            assert_eq!(*field, text, "{name}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
+    server.operate(Request::get("/admin/v1/sales/nothing/orders.csv")).is(404, "not_found");
 }
 
 #[test]
