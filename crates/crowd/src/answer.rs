@@ -108,7 +108,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::SaleInvalid
         | Refusal::SalePhaseWrong
         | Refusal::StockUnavailable
-        | Refusal::LastOwner => (Advice::Stop, true),
+        | Refusal::LastOwner
+        | Refusal::HoldOpen => (Advice::Stop, true),
     }
 }
 

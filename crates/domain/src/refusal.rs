@@ -79,13 +79,15 @@ pub enum Refusal {
     StockUnavailable = 143,
     /// Without this token nobody could give out another.
     LastOwner = 144,
+    /// The customer has a hold that is neither paid nor given back.
+    HoldOpen = 145,
     /// Something failed inside; it is logged under the request id.
     Internal = 150,
 }
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -122,6 +124,7 @@ impl Refusal {
         Self::SalePhaseWrong,
         Self::StockUnavailable,
         Self::LastOwner,
+        Self::HoldOpen,
     ];
 
     /// The stable code in problems, metrics, notes and `docs/errors/`.
@@ -163,6 +166,7 @@ impl Refusal {
             Self::SalePhaseWrong => "sale_phase_wrong",
             Self::StockUnavailable => "stock_unavailable",
             Self::LastOwner => "last_owner",
+            Self::HoldOpen => "hold_open",
             Self::Internal => "internal",
         }
     }
@@ -202,7 +206,8 @@ impl Refusal {
             | Self::SaleExists
             | Self::SalePhaseWrong
             | Self::StockUnavailable
-            | Self::LastOwner => 409,
+            | Self::LastOwner
+            | Self::HoldOpen => 409,
         }
     }
 
@@ -245,6 +250,9 @@ impl Refusal {
             Self::SalePhaseWrong => "The sale is not in a phase that allows this.",
             Self::StockUnavailable => "Fewer units are free than should be withdrawn.",
             Self::LastOwner => "This is the last token of an owner; create another before you revoke it.",
+            Self::HoldOpen => {
+                "The customer has an open reservation; cancel or confirm it before you erase the customer."
+            }
             Self::Internal => "Something failed inside; report the request id.",
         }
     }

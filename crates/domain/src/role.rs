@@ -11,7 +11,7 @@ pub enum Right {
     RunSales,
     /// Say that an order was paid, or take it back.
     EndOrders,
-    /// Give out and revoke tokens.
+    /// Give out and revoke tokens, and erase customers.
     Manage,
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod cluster;
 mod config;
+mod customer;
 mod data_client;
 mod demo;
 mod preflight;
@@ -67,6 +68,11 @@ enum Command {
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
+    },
+    /// Erase a customer.
+    Customer {
+        #[command(subcommand)]
+        command: customer::CustomerCommand,
     },
     /// Check every promise from outside: the chain's bytes against the books, and clients' notes against both.
     Audit(audit::AuditArgs),
@@ -135,6 +141,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Sale { command } => sale::run(command),
         Command::Token { command } => token::run(command),
+        Command::Customer { command } => customer::run(command),
         Command::Audit(args) => audit::run(&args),
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),

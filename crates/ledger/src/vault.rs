@@ -53,6 +53,10 @@ pub trait VaultStore: Send {
     /// Issuer and subject of the customer behind a pseudonym, if the map has it.
     fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError>;
 
+    /// Deletes a customer's key and every pseudonym of theirs, in one transaction; says whether there was such a customer. Without the
+    /// key nobody can read the private parts of their records any more.
+    fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError>;
+
     /// The admin tokens as they stand.
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError>;
 

@@ -8,6 +8,7 @@ mod app;
 mod body;
 mod connections;
 mod customers;
+mod erase;
 mod export;
 mod express;
 mod identify;

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, export, purchase, shop, tokens, wire};
+use crate::{admin, customers, erase, export, purchase, shop, tokens, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -68,6 +68,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::metrics))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(erase::erase))
 }
 
 /// The OpenAPI document of both listeners.

@@ -128,7 +128,7 @@ pub(crate) async fn revoke(
 }
 
 /// Does `work` where it may block: the vault syncs, and in a cluster it is elsewhere.
-async fn with_vault<T: Send + 'static>(
+pub(crate) async fn with_vault<T: Send + 'static>(
     app: &Arc<App>,
     work: impl FnOnce(&Engine) -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -68,6 +68,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/admin/v1/tokens", MANAGE),
     ("POST", "/admin/v1/tokens", MANAGE),
     ("DELETE", "/admin/v1/tokens/{id}", MANAGE),
+    ("POST", "/admin/v1/customers/erase", MANAGE),
 ];
 
 /// A server with one sale, and everybody's tokens.
@@ -133,6 +134,7 @@ impl World {
             ("POST", "/admin/v1/sales") => request.json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
             ("PUT", "/admin/v1/sales/{sale}") => Request::new(method, &format!("/admin/v1/sales/{name}"))
                 .json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
+            ("POST", "/admin/v1/customers/erase") => request.json(&json!({ "issuer": ISSUER, "subject": name })),
             ("POST", "/admin/v1/tokens") => request.json(&json!({ "label": name, "role": "viewer" })),
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,

@@ -35,6 +35,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/admin/v1/tokens", 200),
     ("POST", "/admin/v1/tokens", 201),
     ("DELETE", "/admin/v1/tokens/{id}", 200),
+    ("POST", "/admin/v1/customers/erase", 200),
 ];
 
 fn is_the_operators(path: &str) -> bool {
@@ -69,6 +70,9 @@ fn every_route_answers_and_stands_in_the_document() {
             }
             "/admin/v1/sales/{sale}" => Request::new(method, "/admin/v1/sales/third")
                 .json(&serde_json::to_value(open_sale("third", 1)).unwrap()),
+            "/admin/v1/customers/erase" => {
+                Request::post(path).json(&serde_json::json!({ "issuer": "https://shop.test", "subject": "nobody" }))
+            }
             "/admin/v1/tokens" if method == "POST" => Request::post(path).json(&label),
             "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
             "/admin/v1/sales/{sale}/items/{item}/stock" => {

@@ -160,6 +160,13 @@ impl VaultStore for PostgresVault {
         })
     }
 
+    fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError> {
+        let mut was_there = false;
+        // Stays true if an earlier try was committed and its answer got lost.
+        self.session.call(async |client| customers::erase(client, issuer, subject, &mut was_there).await)?;
+        Ok(was_there)
+    }
+
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {
         self.session.call(async |client| admins::read(client).await)
     }

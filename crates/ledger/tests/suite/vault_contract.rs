@@ -32,6 +32,7 @@ for_each_store! {
     a_vault_that_lost_a_key_is_refused
     the_first_refused_of_a_batch_is_named
     a_batch_may_name_a_customer_twice_and_be_empty
+    an_erased_customer_is_gone_from_every_sale_and_nobody_else_is
 }
 
 fn mode(path: &Path) -> u32 {
@@ -215,4 +216,24 @@ fn a_batch_may_name_a_customer_twice_and_be_empty(place: &dyn Place) {
     // The same subject of another shop is somebody else.
     let known_and_new = vault.ensure_customers(&[customer(1, 8), customer(1, 7)]).unwrap();
     assert!(known_and_new[0] != keys[3] && known_and_new[1] == keys[0]);
+}
+
+fn an_erased_customer_is_gone_from_every_sale_and_nobody_else_is(place: &dyn Place) {
+    let mut vault = place.open();
+    let batch = [customer(1, 1), customer(2, 1), customer(1, 2)];
+    let keys = vault.ensure_customers(&batch).unwrap();
+    let (issuer, subject) = (&batch[0].issuer, &batch[0].subject);
+    assert!(!vault.erase_customer("https://other.example", subject).unwrap(), "another shop's");
+    assert!(!vault.erase_customer(issuer, "nobody").unwrap());
+    assert!(vault.erase_customer(issuer, subject).unwrap());
+    assert!(!vault.erase_customer(issuer, subject).unwrap(), "once");
+    drop(vault);
+    let mut vault = place.open();
+    for gone in &batch[..2] {
+        assert_eq!(vault.customer_of(gone.sale, gone.pseudonym).unwrap(), None);
+    }
+    assert!(vault.customer_of(SaleOrdinal(1), batch[2].pseudonym).unwrap().is_some());
+    let again = vault.ensure_customers(&batch).unwrap();
+    assert!(again[0] != keys[0] && again[0] == again[1], "whoever comes back is new");
+    assert!(again[2] == keys[2]);
 }
