@@ -31,6 +31,8 @@ pub fn sale_of(name: &str, items: Vec<ItemDefinition>) -> SaleDefinition {
         hold_extension_seconds: 900,
         coupons: Vec::new(),
         settle_after_seconds: 3_600,
+        external_id: None,
+        test: false,
         items,
     }
 }
@@ -43,6 +45,8 @@ pub fn item(name: &str, stock: u32) -> ItemDefinition {
         stock,
         price: 4_900,
         limit_per_customer: 1_000_000,
+        sku: None,
+        external_id: None,
     }
 }
 

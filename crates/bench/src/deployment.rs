@@ -148,12 +148,16 @@ pub(crate) fn definition(shape: &Shape, now: u64) -> SaleDefinition {
         hold_extension_seconds: 900,
         coupons: Vec::new(),
         settle_after_seconds: 3_600,
+        external_id: None,
+        test: false,
         items: vec![ItemDefinition {
             item: ITEM.to_owned(),
             title: "Boot".to_owned(),
             stock: shape.stock,
             price: 4_900,
             limit_per_customer: 1,
+            sku: None,
+            external_id: None,
         }],
     }
 }

@@ -85,7 +85,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::NotFound
         | Refusal::MethodNotAllowed
         | Refusal::TokenInvalid
-        | Refusal::TokenExpired => (Advice::Stop, false),
+        | Refusal::TokenExpired
+        | Refusal::RoleInsufficient => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
         Refusal::NotOpen
@@ -112,7 +113,9 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::SaleExists
         | Refusal::SaleInvalid
         | Refusal::SalePhaseWrong
-        | Refusal::StockUnavailable => (Advice::Stop, true),
+        | Refusal::StockUnavailable
+        | Refusal::LastOwner
+        | Refusal::HoldOpen => (Advice::Stop, true),
     }
 }
 

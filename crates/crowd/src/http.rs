@@ -56,6 +56,9 @@ pub enum HttpError {
     /// Unknown: no whole reply in time.
     #[error("no reply in time")]
     TimedOut,
+    /// Definite: what came could not be written down; nothing was changed by reading it.
+    #[error("the reply cannot be written down: {0}")]
+    Sink(std::io::Error),
     /// Unknown to this side: the reply's body was too long or broke off.
     #[error("the reply's body cannot be read: {0}")]
     Body(String),
@@ -65,7 +68,7 @@ impl HttpError {
     /// Whether the request certainly had no effect.
     pub fn is_definite(&self) -> bool {
         match self {
-            Self::Request(_) | Self::Connect(..) => true,
+            Self::Request(_) | Self::Connect(..) | Self::Sink(_) => true,
             Self::Lost(_) | Self::TimedOut | Self::Body(_) => false,
         }
     }
@@ -77,6 +80,7 @@ impl HttpError {
             Self::Connect(..) => "connect",
             Self::Lost(_) => "lost",
             Self::TimedOut => "timed_out",
+            Self::Sink(_) => "sink",
             Self::Body(_) => "body",
         }
     }
@@ -118,6 +122,42 @@ pub fn request_blocking(
         .build()
         .map_err(|error| HttpError::Connect(address, error))?;
     runtime.block_on(request(address, method, path, headers, body, time_max))
+}
+
+/// GETs what may be large: the body of a 200 goes to `sink` as it comes, and the reply's own is empty then. The connection, the headers and
+/// every part of the body have `time_max` each. Must not be called from within a runtime.
+pub fn download_blocking(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    sink: &mut dyn std::io::Write,
+    time_max: Duration,
+) -> Result<Reply, HttpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| HttpError::Connect(address, error))?;
+    runtime.block_on(async {
+        let mut request = Request::get(path).header(header::HOST, address.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut sender = connect(address, time_max).await?;
+        let asked = sender.send_request(request.body(Full::default())?);
+        let reply = tokio::time::timeout(time_max, asked).await.map_err(|_| HttpError::TimedOut)??;
+        let (parts, mut body) = reply.into_parts();
+        let (status, headers) = (parts.status.as_u16(), parts.headers);
+        if status != 200 {
+            return Ok(Reply { status, headers, body: read_body(body).await? });
+        }
+        loop {
+            match tokio::time::timeout(time_max, body.frame()).await.map_err(|_| HttpError::TimedOut)? {
+                None => return Ok(Reply { status, headers, body: Bytes::new() }),
+                Some(frame) => {
+                    let data = frame?.into_data().unwrap_or_default();
+                    sink.write_all(&data).map_err(HttpError::Sink)?;
+                }
+            }
+        }
+    })
 }
 
 /// Opens a connection; a task of the current runtime drives it until its sender is dropped.

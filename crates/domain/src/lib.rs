@@ -11,6 +11,7 @@ pub mod payment;
 pub mod promise;
 pub mod record;
 pub mod refusal;
+pub mod role;
 pub mod sale;
 pub mod stage;
 
@@ -21,5 +22,6 @@ pub use payment::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, Receive
 pub use promise::Promise;
 pub use record::{Record, RecordKind};
 pub use refusal::Refusal;
+pub use role::{Right, Role};
 pub use sale::{CouponDefinition, ItemDefinition, SaleDefinition, SalePhase};
 pub use stage::Stage;

@@ -40,6 +40,8 @@ pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const NAME_CHARACTERS_MAX: usize = 40;
 /// Characters of a title.
 pub const TITLE_CHARACTERS_MAX: usize = 200;
+/// Characters of a name that the shop has for a sale or an item in its own systems.
+pub const EXTERNAL_CHARACTERS_MAX: usize = 64;
 /// Bytes of a sale's definition as the `created` record carries it.
 pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 /// Sales in one deployment.

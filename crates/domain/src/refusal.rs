@@ -27,6 +27,8 @@ pub enum Refusal {
     PassInvalid = 32,
     /// The pass belongs to another customer or another sale.
     PassForeign = 33,
+    /// The admin token is good, and its role does not have this right.
+    RoleInsufficient = 34,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -83,13 +85,17 @@ pub enum Refusal {
     SalePhaseWrong = 142,
     /// Fewer units are free than should be withdrawn.
     StockUnavailable = 143,
+    /// Without this token nobody could give out another.
+    LastOwner = 144,
+    /// The customer has a hold that is neither paid nor given back.
+    HoldOpen = 145,
     /// Something failed inside; it is logged under the request id.
     Internal = 150,
 }
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -100,6 +106,7 @@ impl Refusal {
         Self::TokenExpired,
         Self::PassInvalid,
         Self::PassForeign,
+        Self::RoleInsufficient,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -128,6 +135,8 @@ impl Refusal {
         Self::SaleInvalid,
         Self::SalePhaseWrong,
         Self::StockUnavailable,
+        Self::LastOwner,
+        Self::HoldOpen,
     ];
 
     /// The stable code in problems, metrics, notes and `docs/errors/`.
@@ -143,6 +152,7 @@ impl Refusal {
             Self::TokenExpired => "token_expired",
             Self::PassInvalid => "pass_invalid",
             Self::PassForeign => "pass_foreign",
+            Self::RoleInsufficient => "role_insufficient",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -171,6 +181,8 @@ impl Refusal {
             Self::SaleInvalid => "sale_invalid",
             Self::SalePhaseWrong => "sale_phase_wrong",
             Self::StockUnavailable => "stock_unavailable",
+            Self::LastOwner => "last_owner",
+            Self::HoldOpen => "hold_open",
             Self::Internal => "internal",
         }
     }
@@ -185,7 +197,7 @@ impl Refusal {
         match self {
             Self::Malformed | Self::QuantityInvalid | Self::SaleInvalid => 400,
             Self::TokenInvalid | Self::TokenExpired => 401,
-            Self::PassInvalid | Self::PassForeign | Self::PassExpired => 403,
+            Self::PassInvalid | Self::PassForeign | Self::RoleInsufficient | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
@@ -213,7 +225,9 @@ impl Refusal {
             | Self::NothingToRefund
             | Self::SaleExists
             | Self::SalePhaseWrong
-            | Self::StockUnavailable => 409,
+            | Self::StockUnavailable
+            | Self::LastOwner
+            | Self::HoldOpen => 409,
         }
     }
 
@@ -230,6 +244,7 @@ impl Refusal {
             Self::TokenExpired => "The access token has expired; sign in again.",
             Self::PassInvalid => "The pass is missing or not valid; take a new pass.",
             Self::PassForeign => "The pass belongs to another customer or sale; take your own.",
+            Self::RoleInsufficient => "The role of this admin token does not allow this; use a token of another role.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",
@@ -258,6 +273,10 @@ impl Refusal {
             Self::SaleInvalid => "The sale's definition is not valid; see detail.",
             Self::SalePhaseWrong => "The sale is not in a phase that allows this.",
             Self::StockUnavailable => "Fewer units are free than should be withdrawn.",
+            Self::LastOwner => "This is the last token of an owner; create another before you revoke it.",
+            Self::HoldOpen => {
+                "The customer has an open reservation; cancel or confirm it before you erase the customer."
+            }
             Self::Internal => "Something failed inside; report the request id.",
         }
     }

@@ -1,6 +1,7 @@
 //! A sale as the shop defines it, and the rules that a definition has to keep.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::ChainTime;
 use crate::limits;
@@ -60,6 +61,12 @@ pub struct SaleDefinition {
     /// How long after closing, at the earliest, the sale settles; late payments may retake units until then.
     #[serde(default = "default_settle_after_seconds")]
     pub settle_after_seconds: u64,
+    /// The sale's name in the shop's own systems; comes back with its orders. Left out of the definition's bytes where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// Whether this is a rehearsal. Said wherever the sale or its orders are shown; nothing else differs.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub test: bool,
     /// What is sold.
     pub items: Vec<ItemDefinition>,
     /// What makes it cheaper.
@@ -100,6 +107,16 @@ pub struct ItemDefinition {
     pub price: u64,
     /// Live units of this item that one customer may have.
     pub limit_per_customer: u32,
+    /// The shop's stock keeping unit; comes back with its orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sku: Option<String>,
+    /// The item's name in the shop's own systems; comes back with its orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn default_hold_seconds() -> u64 {
@@ -212,6 +229,8 @@ impl SaleDefinition {
         check((1..=1_000).contains(&self.unpaid_releases_max), "unpaid_releases_max: 1 to 1,000")?;
         check(self.hold_extension_seconds <= limits::SECONDS_MAX, "hold_extension_seconds: a year at most")?;
         check(self.limit_per_customer >= 1, "limit_per_customer: at least 1")?;
+        let external = "use 1 to 64 printable characters, or leave it out";
+        check(external_is_valid(self.external_id.as_deref()), &format!("external_id: {external}"))?;
         check((1..=limits::ITEMS_MAX).contains(&self.items.len()), "items: 1 to 64")?;
         for (index, item) in self.items.iter().enumerate() {
             let at = |rule: &str| format!("items[{index}].{rule}");
@@ -223,6 +242,8 @@ impl SaleDefinition {
                 item.price.saturating_mul(u64::from(limits::QUANTITY_MAX) * 100) <= limits::INTEGER_MAX,
                 &at("price: too large for exact arithmetic"),
             )?;
+            check(external_is_valid(item.sku.as_deref()), &at(&format!("sku: {external}")))?;
+            check(external_is_valid(item.external_id.as_deref()), &at(&format!("external_id: {external}")))?;
             let twin = self.items[..index].iter().any(|earlier| earlier.item == item.item);
             check(!twin, &at("item: the name stands twice"))?;
         }
@@ -251,6 +272,47 @@ impl SaleDefinition {
     }
 }
 
+impl SaleDefinition {
+    /// The first field by name in which another definition differs from this one, with both values; `None` where they are the same.
+    pub fn first_difference(&self, other: &Self) -> Option<String> {
+        let json = |definition| serde_json::to_value(definition).unwrap_or_default();
+        difference("", &json(self), &json(other))
+    }
+}
+
+/// Compares part by part. A field that is left out is `null`.
+fn difference(path: &str, ours: &Value, other: &Value) -> Option<String> {
+    let below = |path: &str, name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match (ours, other) {
+        (Value::Object(ours), Value::Object(other)) => {
+            let names: std::collections::BTreeSet<_> = ours.keys().chain(other.keys()).collect();
+            names.into_iter().find_map(|name| {
+                difference(
+                    &below(path, name),
+                    ours.get(name).unwrap_or(&Value::Null),
+                    other.get(name).unwrap_or(&Value::Null),
+                )
+            })
+        }
+        (Value::Array(ours), Value::Array(other)) if ours.len() == other.len() => {
+            let pairs = ours.iter().zip(other).enumerate();
+            pairs.into_iter().find_map(|(index, (ours, other))| difference(&format!("{path}[{index}]"), ours, other))
+        }
+        (Value::Array(ours), Value::Array(other)) => {
+            Some(format!("{path}: {} in the sale that exists, {} here", ours.len(), other.len()))
+        }
+        _ => (ours != other).then(|| format!("{path}: {ours} in the sale that exists, {other} here")),
+    }
+}
+
+fn external_is_valid(name: Option<&str>) -> bool {
+    name.is_none_or(|name| {
+        !name.trim().is_empty()
+            && name.chars().count() <= limits::EXTERNAL_CHARACTERS_MAX
+            && !name.chars().any(char::is_control)
+    })
+}
+
 fn title_is_valid(title: &str) -> bool {
     !title.trim().is_empty()
         && title.chars().count() <= limits::TITLE_CHARACTERS_MAX
@@ -259,4 +321,72 @@ fn title_is_valid(title: &str) -> bool {
 
 fn check(holds: bool, rule: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SaleDefinition;
+
+    /// A definition as the chains of earlier versions have it; its bytes are hashed.
+    const PLAIN: &str = "{\"sale\":\"drop\",\"title\":\"Drop\",\"currency\":\"EUR\",\"passes_open_at\":\"1970-01-01T00:00:00.000Z\",\
+        \"opens_at\":\"2026-11-27T20:00:00.000Z\",\"closes_at\":\"2026-11-27T21:00:00.000Z\",\"spread_milliseconds\":0,\
+        \"hold_seconds\":600,\"grace_seconds\":5,\"pass_seconds\":1800,\"grants_per_pass_max\":5,\"grants_per_customer_max\":10,\
+        \"limit_per_customer\":1,\"resale_delay_milliseconds\":1000,\"settle_after_seconds\":3600,\"items\":[{\"item\":\"boot\",\
+        \"title\":\"Boot\",\"stock\":2,\"price\":1500,\"limit_per_customer\":1}]}";
+
+    fn plain() -> SaleDefinition {
+        serde_json::from_str(PLAIN).unwrap()
+    }
+
+    #[test]
+    fn a_definition_without_the_shops_names_keeps_its_bytes() {
+        assert_eq!(serde_json::to_string(&plain()).unwrap(), PLAIN);
+        let mut named = plain();
+        (named.external_id, named.test) = (Some("campaign 7".to_owned()), true);
+        named.items[0].sku = Some("B-42".to_owned());
+        let text = serde_json::to_string(&named).unwrap();
+        assert!(text.contains(r#""external_id":"campaign 7","test":true,"items""#), "{text}");
+        assert_eq!(serde_json::from_str::<SaleDefinition>(&text).unwrap(), named);
+    }
+
+    #[test]
+    fn the_shops_names_are_short_and_printable() {
+        for (name, is_valid) in [("x", true), ("Größe 42", true), ("", false), (" ", false), ("a\tb", false)] {
+            for place in 0..3 {
+                let mut definition = plain();
+                let item = &mut definition.items[0];
+                *[&mut item.sku, &mut item.external_id, &mut definition.external_id][place] = Some(name.to_owned());
+                assert_eq!(definition.validate().is_ok(), is_valid, "{name:?}");
+            }
+        }
+        let mut definition = plain();
+        definition.items[0].sku = Some("ü".repeat(64));
+        definition.validate().unwrap();
+        definition.items[0].sku = Some("x".repeat(65));
+        assert_eq!(
+            definition.validate().unwrap_err(),
+            "items[0].sku: use 1 to 64 printable characters, or leave it out"
+        );
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_both_values() {
+        let one = plain();
+        assert_eq!(one.first_difference(&plain()), None);
+        let told = |change: &dyn Fn(&mut SaleDefinition)| {
+            let mut other = plain();
+            change(&mut other);
+            one.first_difference(&other).unwrap()
+        };
+        let words = told(&|other| other.items[0].price = 1_600);
+        assert_eq!(words, "items[0].price: 1500 in the sale that exists, 1600 here");
+        let words = told(&|other| other.test = true);
+        assert_eq!(words, "test: null in the sale that exists, true here");
+        let words = told(&|other| other.items[0].sku = Some("B".to_owned()));
+        assert_eq!(words, "items[0].sku: null in the sale that exists, \"B\" here");
+        let words = told(&|other| other.items.push(one.items[0].clone()));
+        assert_eq!(words, "items: 1 in the sale that exists, 2 here");
+        let words = told(&|other| (other.title, other.hold_seconds) = ("Other".to_owned(), 1));
+        assert_eq!(words, "hold_seconds: 600 in the sale that exists, 1 here");
+    }
 }

@@ -1,11 +1,12 @@
 //! The operator's way to a running server: its addresses and its token lie in the data folder.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use crowd::http::request_blocking;
+use crowd::http::{HttpError, Reply, download_blocking, request_blocking};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,10 +68,20 @@ impl Operator {
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let authorization = format!("Bearer {}", self.token);
         let headers = [("authorization", authorization.as_str())];
-        let reply =
-            request_blocking(self.endpoints.admin, method, path, &headers, body, TIME_MAX).with_context(|| {
-                format!("no answer from the server's admin address {}; is it running?", self.endpoints.admin)
-            })?;
+        self.answered(request_blocking(self.endpoints.admin, method, path, &headers, body, TIME_MAX))
+    }
+
+    /// Reads something large into `sink` as it comes.
+    pub(crate) fn download(&self, path: &str, sink: &mut dyn Write) -> anyhow::Result<()> {
+        let authorization = format!("Bearer {}", self.token);
+        let headers = [("authorization", authorization.as_str())];
+        self.answered(download_blocking(self.endpoints.admin, path, &headers, sink, TIME_MAX)).map(drop)
+    }
+
+    fn answered(&self, reply: Result<Reply, HttpError>) -> anyhow::Result<Value> {
+        let reply = reply.with_context(|| {
+            format!("no whole answer from the server's admin address {}; is it running?", self.endpoints.admin)
+        })?;
         let answer = reply.json();
         if !(200..300).contains(&reply.status) {
             let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();

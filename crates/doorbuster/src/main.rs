@@ -3,12 +3,14 @@
 mod audit;
 mod cluster;
 mod config;
+mod customer;
 mod data_client;
 mod demo;
 mod preflight;
 mod report;
 mod sale;
 mod serve;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +63,16 @@ enum Command {
     Sale {
         #[command(subcommand)]
         command: sale::SaleCommand,
+    },
+    /// Make, list and revoke admin tokens.
+    Token {
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
+    /// Erase a customer.
+    Customer {
+        #[command(subcommand)]
+        command: customer::CustomerCommand,
     },
     /// Check every promise from outside: the chain's bytes against the books, and clients' notes against both.
     Audit(audit::AuditArgs),
@@ -128,6 +140,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             serve::run(&settings)
         }
         Command::Sale { command } => sale::run(command),
+        Command::Token { command } => token::run(command),
+        Command::Customer { command } => customer::run(command),
         Command::Audit(args) => audit::run(&args),
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),

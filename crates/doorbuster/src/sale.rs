@@ -1,6 +1,7 @@
 //! `doorbuster sale`: the operator's commands, sent to the running server.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -23,10 +24,30 @@ pub(crate) enum SaleCommand {
         #[command(flatten)]
         to: Target,
     },
+    /// Create a sale from a file, or find that it is there with the same definition; may be repeated.
+    Apply {
+        /// The definition; examples/sale.toml shows one.
+        file: PathBuf,
+        #[command(flatten)]
+        to: Target,
+    },
     /// List all sales.
     List {
         #[command(flatten)]
         to: Target,
+    },
+    /// Print all orders of a sale, for your own systems.
+    Orders {
+        /// The sale's name.
+        sale: String,
+        /// csv (harmless in a spreadsheet) or json.
+        #[arg(long, value_name = "FORMAT", value_parser = ["csv", "json"])]
+        format: String,
+        /// Write them to a file, which appears when it is whole.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArgs,
     },
     /// Stop purchases; holds can still be paid and given back.
     Pause(Turn),
@@ -45,10 +66,10 @@ pub(crate) enum SaleCommand {
 #[derive(Args)]
 pub(crate) struct Target {
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(crate) config: ConfigArgs,
     /// As JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -64,6 +85,14 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         SaleCommand::Create { file, to } => {
             let definition = serde_json::to_value(read_definition(&file)?)?;
             (to, Method::POST, "/admin/v1/sales".to_owned(), Some(definition))
+        }
+        SaleCommand::Apply { file, to } => {
+            let definition = read_definition(&file)?;
+            let path = format!("/admin/v1/sales/{}", definition.sale);
+            (to, Method::PUT, path, Some(serde_json::to_value(definition)?))
+        }
+        SaleCommand::Orders { sale, format, out, config } => {
+            return export(&config, &format!("/admin/v1/sales/{sale}/orders.{format}"), out.as_deref());
         }
         SaleCommand::List { to } => (to, Method::GET, "/admin/v1/sales".to_owned(), None),
         SaleCommand::Pause(turn) => turned(turn, "pause"),
@@ -88,6 +117,28 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn export(config: &ConfigArgs, path: &str, out: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let operator = Operator::of(&Settings::load(config)?.data.folder)?;
+    let Some(out) = out else {
+        operator.download(path, &mut std::io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut unfinished = out.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = Path::new(&unfinished);
+    let mut file = File::create(unfinished).with_context(|| format!("cannot write {}", unfinished.display()))?;
+    let written = operator.download(path, &mut file).and_then(|()| {
+        file.sync_all()
+            .and_then(|()| std::fs::rename(unfinished, out))
+            .with_context(|| format!("cannot write {}", out.display()))
+    });
+    if written.is_err() {
+        // A part must not be taken for the whole, and nobody needs it.
+        let _ = std::fs::remove_file(unfinished);
+    }
+    written.map(|()| ExitCode::SUCCESS)
+}
+
 fn turned(turn: Turn, action: &str) -> (Target, Method, String, Option<Value>) {
     (turn.to, Method::POST, format!("/admin/v1/sales/{}/{action}", turn.sale), None)
 }
@@ -107,11 +158,12 @@ fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
 fn describe(sale: &Value) -> String {
     let text = |key: &str| sale[key].as_str().unwrap_or("-").to_owned();
     let paused = sale["pause_reason"].as_str().map(|reason| format!(", paused ({reason})")).unwrap_or_default();
+    let test = if sale["test"] == true { "  TEST" } else { "" };
     let relay = sale["relay"].as_str().map_or_else(|| "nobody heard".to_owned(), |process| format!("relay {process}"));
     let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung} ({relay})")).unwrap_or_default();
     let books = sale["books_lag"].as_u64().map(|lag| format!("  books {lag} behind")).unwrap_or_default();
     let mut lines = format!(
-        "{}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
+        "{}{test}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
         text("sale"),
         text("phase"),
         text("opens_at"),

@@ -26,8 +26,7 @@ impl Engine {
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        let tokens = self.vault.with(|vault| vault.admin_tokens())?;
-        *self.admin_tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        self.read_tokens_anew()?;
         let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
             if self.sale(&secrets.name).is_none() {

@@ -178,7 +178,7 @@ pub struct Engine {
     /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     pub(crate) registry: Arc<RwLock<Registry>>,
-    /// Held while a sale is created, so that two of a name cannot be.
+    /// Held while a sale is created, so that two of a name cannot be, and while admin tokens change or are read anew.
     pub(crate) creating: Mutex<()>,
     pub(crate) on_fatal: OnFatal,
     files: Arc<dyn Files>,
@@ -197,7 +197,7 @@ impl Engine {
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
         let (mut vault, cluster) = open_vault(options.cluster, &data, &options.clock)?;
         if vault.first_admin_token(&data.admin_token())? {
-            tracing::info!(file = %data.admin_token().display(), "the first admin token has been written");
+            tracing::info!(file = %data.admin_token().display(), "an owner's admin token has been written");
         }
         let keys = vault.deployment_keys()?;
         let sales = vault.sales()?;
@@ -339,7 +339,9 @@ impl Engine {
             definition: bytes,
         };
         if self.cluster.is_some() {
-            return Ok(self.begin_in_cluster(&secrets, created)?);
+            let sale = self.begin_in_cluster(&secrets, created)?;
+            // Another process may have been asked for a sale of the same name in the same moment.
+            return if sale.definition() == definition { Ok(sale) } else { Err(CreateError::Exists) };
         }
         let folder = self.data.sale(&secrets.name);
         let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())
@@ -348,7 +350,7 @@ impl Engine {
     }
 
     /// The definition as the chain has it, which anybody may read: a coupon's code is only known to who was given it.
-    fn without_codes(&self, definition: &SaleDefinition, sale: SaleId) -> SaleDefinition {
+    pub fn without_codes(&self, definition: &SaleDefinition, sale: SaleId) -> SaleDefinition {
         let mut definition = definition.clone();
         for coupon in &mut definition.coupons {
             coupon.hash = coupon.code.take().map(|code| self.ids.coupon_hash(sale, &code)).or(coupon.hash);
@@ -372,15 +374,6 @@ impl Engine {
         let mut sales: Vec<_> = registry.by_name.values().cloned().collect();
         sales.sort_by_key(|sale| sale.ordinal);
         sales
-    }
-
-    /// Whether an admin token is known and has not expired.
-    pub fn admits(&self, admin_token: &str) -> Result<bool, VaultError> {
-        if self.cluster.is_some() {
-            let tokens = self.admin_tokens.read().unwrap_or_else(PoisonError::into_inner);
-            return Ok(tokens.admit(admin_token, self.now()));
-        }
-        self.vault.with(|vault| vault.admin_token_is_valid(admin_token, self.now()))
     }
 
     /// A connection to the books for queries; it never waits for the writer.

@@ -6,6 +6,7 @@ mod cluster;
 mod data;
 mod engine;
 mod sale;
+mod tokens;
 
 pub use ::cluster::{Order, Roles};
 pub use data::{DataError, DataFolder};

@@ -14,12 +14,12 @@ use std::io;
 use std::path::Path;
 
 use aws_lc_rs::digest;
-use domain::{Pseudonym, SaleId, SaleOrdinal};
+use domain::{Pseudonym, Role, SaleId, SaleOrdinal};
 
 pub use self::postgres::{PostgresOptions, PostgresVault};
 pub use self::service::{CustomerError, VaultService};
 pub use self::sqlite::Vault;
-pub use self::tokens::AdminTokens;
+pub use self::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use crate::store::StoreError;
 
 /// Where the vault is kept. Blocking; one caller at a time.
@@ -28,7 +28,8 @@ use crate::store::StoreError;
 /// - What a call has returned is durable, and every process that shares the vault sees it.
 /// - Of rivals, one wins and the others get what it wrote: keys, secrets and the first token are made once.
 /// - Every call may be repeated. After an error whose outcome is unknown (see [`StoreError`]) the repetition finds what the first try
-///   wrote, except that [`VaultStore::rotate_pass_key`] may rotate twice.
+///   wrote, except that [`VaultStore::rotate_pass_key`] may rotate twice and [`VaultStore::create_admin_token`] may leave a token that
+///   nobody has seen.
 pub trait VaultStore: Send {
     /// The deployment's keys; [`VaultError::KeysIncomplete`] when one is missing.
     fn deployment_keys(&mut self) -> Result<DeploymentKeys, VaultError>;
@@ -52,18 +53,23 @@ pub trait VaultStore: Send {
     /// Issuer and subject of the customer behind a pseudonym, if the map has it.
     fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError>;
 
+    /// Deletes a customer's key and every pseudonym of theirs, in one transaction; says whether there was such a customer. Without the
+    /// key nobody can read the private parts of their records any more.
+    fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError>;
+
     /// The admin tokens as they stand.
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError>;
 
-    /// Creates the first admin token and writes it to a new file of mode 0600, if no token exists; says whether it did.
+    /// Creates an owner's token and writes it to a new file of mode 0600, if there is none that is believed now; says whether it did.
     /// The token does not expire. A file that a crash left without its token in the vault is replaced;
     /// [`VaultError::File`] when it cannot be written, and then there is no token either.
     fn first_admin_token(&mut self, path: &Path) -> Result<bool, VaultError>;
 
-    /// Whether `token` is known and has not expired at `now` (Unix milliseconds).
-    fn admin_token_is_valid(&mut self, token: &str, now: u64) -> Result<bool, VaultError> {
-        Ok(self.admin_tokens()?.admit(token, now))
-    }
+    /// Creates a token, believed until `expires_at` (Unix milliseconds). Those that have expired are forgotten with it.
+    fn create_admin_token(&mut self, label: &str, role: Role, expires_at: u64) -> Result<NewAdminToken, VaultError>;
+
+    /// Forgets the token of that id and gives what was kept of it; [`VaultError::TokenUnknown`], [`VaultError::LastOwner`].
+    fn revoke_admin_token(&mut self, id: &str) -> Result<AdminToken, VaultError>;
 }
 
 /// 32 secret bytes.
@@ -99,6 +105,12 @@ pub enum VaultError {
         /// Who we are.
         ours: String,
     },
+    /// No token has that id.
+    #[error("no admin token has this id")]
+    TokenUnknown,
+    /// Nobody could give out tokens without it.
+    #[error("this is the only token of an owner that has not expired")]
+    LastOwner,
     /// A pseudonym stands for another customer already.
     #[error("a pseudonym of sale {} stands for another customer", .0.0)]
     PseudonymTaken(SaleOrdinal),

@@ -119,6 +119,8 @@ fn definition(random: &mut fastrand::Rng, begins_at: u64, large: bool) -> SaleDe
         stock: if large { random.u32(200..500) } else { random.u32(0..16) },
         price: random.u64(0..10_000),
         limit_per_customer: random.u32(1..5) * generous,
+        sku: None,
+        external_id: None,
     });
     let items = items.collect();
     SaleDefinition {
@@ -139,6 +141,8 @@ fn definition(random: &mut fastrand::Rng, begins_at: u64, large: bool) -> SaleDe
         limit_per_customer: random.u32(1..7) * generous,
         resale_delay_milliseconds: 1_000,
         settle_after_seconds: random.u64(0..60),
+        external_id: None,
+        test: false,
         items,
         coupons: (0..random.u64(0..3)).map(|index| coupon(random, index + 7)).collect(),
     }

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use domain::record::PauseReason;
-use domain::{PurchaseNumber, Refusal, SaleDefinition, Stage, fault, limits};
+use domain::{PurchaseNumber, Refusal, Right, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
@@ -23,11 +23,14 @@ use crate::{body, identify};
 
 const ROWS_PER_PAGE: u32 = 200;
 
-/// Believes an admin token.
-pub(crate) fn admit(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+/// Believes an admin token whose role has the right. Judged before anything is looked up: whoever may not do it learns nothing.
+pub(crate) fn admit(app: &App, headers: &HeaderMap, right: Right) -> Result<(), Problem> {
     let token = identify::bearer(headers)?;
-    let valid = app.engine.admits(token);
-    if valid.map_err(|error| Problem::internal(&error))? { Ok(()) } else { Err(Refusal::TokenInvalid.into()) }
+    let role = app.engine.role_of(token).map_err(|error| Problem::internal(&error))?.ok_or(Refusal::TokenInvalid)?;
+    if role.may(right) {
+        return Ok(());
+    }
+    Err(Problem::new(Refusal::RoleInsufficient, format!("the token's role is {}", role.name())))
 }
 
 /// Create a sale.
@@ -40,11 +43,52 @@ pub(crate) async fn create_sale(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
-    let creating = Arc::clone(&app);
+    let sale = created(&app, &definition).await?;
+    Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+}
+
+/// Create a sale, or find it as it is: the same definition may be sent as often as you like. Another one of the same name is refused, and
+/// `detail` names the first field that differs.
+#[utoipa::path(
+    put, path = "/admin/v1/sales/{sale}", tag = "operator", request_body = SaleDefinition, params(("sale" = String, Path)),
+    responses((status = 201, body = AdminSaleAnswer), (status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)),
+    security(("admin" = []))
+)]
+pub(crate) async fn apply_sale(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    admit(&app, &headers, Right::RunSales)?;
+    let definition: SaleDefinition = body::json(body::content_type(&headers), &bytes)?;
+    if definition.sale != name {
+        let rule = format!("sale: the path names {name:?}, the definition {:?}", definition.sale);
+        return Err(Problem::new(Refusal::SaleInvalid, rule));
+    }
+    let (status, sale) = match created(&app, &definition).await {
+        Ok(sale) => (StatusCode::CREATED, sale),
+        Err(problem) if problem.refusal == Refusal::SaleExists => {
+            // Nobody takes a sale away.
+            let sale = app.engine.sale(&name).ok_or(Refusal::Internal)?;
+            if let Some(difference) =
+                sale.definition().first_difference(&app.engine.without_codes(&definition, sale.id))
+            {
+                return Err(Problem::new(Refusal::SaleExists, difference));
+            }
+            (StatusCode::OK, sale)
+        }
+        Err(problem) => return Err(problem),
+    };
+    Ok((status, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+}
+
+async fn created(app: &Arc<App>, definition: &SaleDefinition) -> Result<Arc<Sale>, Problem> {
+    let (creating, definition) = (Arc::clone(app), definition.clone());
     let created = tokio::task::spawn_blocking(move || creating.engine.create_sale(&definition)).await;
-    let sale = created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+    created.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
         CreateError::Invalid(rule) => Problem::new(Refusal::SaleInvalid, rule),
         CreateError::TooMany => Problem::new(Refusal::SaleInvalid, error.to_string()),
         CreateError::Exists => Refusal::SaleExists.into(),
@@ -54,8 +98,7 @@ pub(crate) async fn create_sale(
             Refusal::OutcomeUnknown.into()
         }
         CreateError::Start(error) => Problem::internal(&error),
-    })?;
-    Ok((StatusCode::CREATED, Json(state(&app, &sale, Request::Read(Ask::Sale)).await?)).into_response())
+    })
 }
 
 /// All sales.
@@ -64,7 +107,7 @@ pub(crate) async fn create_sale(
     responses((status = 200, body = Vec<AdminSaleAnswer>), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn sales(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     let mut answers = Vec::new();
     for sale in app.engine.sales() {
         answers.push(state(&app, &sale, Request::Read(Ask::Sale)).await?);
@@ -84,7 +127,7 @@ pub(crate) async fn turn_sale(
     Path((name, action)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let command = match action.as_str() {
         "pause" => Command::Pause(PauseReason::Operator),
         "resume" => Command::Resume,
@@ -127,7 +170,7 @@ pub(crate) async fn change_stock(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::RunSales)?;
     let StockBody { change } = body::json(body::content_type(&headers), &bytes)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
@@ -190,7 +233,7 @@ pub(crate) async fn orders(
     Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
@@ -206,6 +249,7 @@ pub(crate) async fn orders(
             "number": row.number.0,
             "order": app.engine.ids.public_order(sale.ordinal, row.number, gate::ids::shard_of(row.customer)),
             "purchase": app.engine.ids.public_purchase(sale.ordinal, row.purchase),
+            "test": sale.definition().test,
             "item": sale.definition().items[usize::from(row.item)].item,
             "quantity": row.units.len(),
             "price": { "amount": row.price, "currency": row.currency },
@@ -221,7 +265,7 @@ pub(crate) async fn orders(
 }
 
 /// What only a process with books can tell.
-fn needs_books(app: &App) -> Result<(), Problem> {
+pub(crate) fn needs_books(app: &App) -> Result<(), Problem> {
     let detail = "this process keeps no books: ask one whose role is worker";
     if app.engine.roles().worker { Ok(()) } else { Err(Problem::new(Refusal::NotFound, detail)) }
 }
@@ -260,7 +304,7 @@ pub(crate) async fn end_order(
     stage: Stage,
     command: impl Fn(PurchaseNumber) -> Command,
 ) -> Result<Response, Problem> {
-    admit(app, headers)?;
+    admit(app, headers, Right::EndOrders)?;
     let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let grant = granted(&sale, Request::Decide(command(number), None)).await?;
@@ -278,7 +322,7 @@ pub(crate) async fn parked(
     Query(query): Query<PageQuery<u64>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
     let reading = Arc::clone(&app);
     let rows = tokio::task::spawn_blocking(move || {
@@ -305,7 +349,7 @@ pub(crate) async fn parked(
     responses((status = 200, description = "OpenMetrics text"), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::Read)?;
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     Ok((kind, app.metrics.render(&app.engine)).into_response())
 }

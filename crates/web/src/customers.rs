@@ -122,7 +122,7 @@ pub(crate) async fn mine(
     Ok(Json(MineAnswer { pass, purchases }).into_response())
 }
 
-async fn grants_of(sale: &Sale, customer: Pseudonym) -> Result<Vec<Grant>, Problem> {
+pub(crate) async fn grants_of(sale: &Sale, customer: Pseudonym) -> Result<Vec<Grant>, Problem> {
     match sale.owner.ask(Request::Read(Ask::Mine { customer })).await {
         Some(Answer::Grants(grants)) => Ok(grants),
         Some(_) => Err(Refusal::Internal.into()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use admission::Command;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use domain::{PaymentFact, Refusal, Stage};
+use domain::{PaymentFact, Refusal, Right, Stage};
 use http::HeaderMap;
 
 use crate::admin::{admit, end_order};
@@ -39,7 +39,7 @@ pub(crate) async fn report_payment(
     Path((id, attempt, fact)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    admit(&app, &headers)?;
+    admit(&app, &headers, Right::EndOrders)?;
     let Ok(attempt) = attempt.parse() else { return Err(Refusal::NotFound.into()) };
     let report = |fact| move |number| Command::ReportPayment { number, attempt, fact };
     match fact.as_str() {

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, payments, purchase, shop, wire};
+use crate::{admin, customers, erase, export, payments, purchase, shop, tokens, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -56,9 +56,12 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
 fn admin_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(admin::sales, admin::create_sale))
+        .routes(routes!(admin::apply_sale))
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))
+        .routes(routes!(export::orders_csv))
+        .routes(routes!(export::orders_json))
         .routes(routes!(admin::confirm))
         .routes(routes!(admin::cancel))
         .routes(routes!(payments::begin_payment))
@@ -66,6 +69,9 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(payments::refund))
         .routes(routes!(admin::parked))
         .routes(routes!(admin::metrics))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(erase::erase))
 }
 
 /// The OpenAPI document of both listeners.

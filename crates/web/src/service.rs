@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use crate::app::App;
 use crate::connections::{Phase, Watch};
 use crate::express::Buffers;
+use crate::outgoing::{IsPaged, Outgoing};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
@@ -46,7 +47,7 @@ impl Front {
 }
 
 /// Serves one request. `watch` is told what the connection is waiting for.
-pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<Incoming>) -> Response<Outgoing> {
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
     let body = body::collect(body, front.body_bytes_max).await;
@@ -57,13 +58,14 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         Ok(body) => match purchase_target(&front, &parts) {
             Some((sale, item)) => {
                 let head = Head::of(&parts.headers);
-                purchase::purchase(&front, sale, item, &head, &body).await.map(Reply::into_response)
+                let reply = purchase::purchase(&front, sale, item, &head, &body).await;
+                reply.map(|reply| reply.into_response().map(Outgoing::Whole))
             }
-            None => route(&front, parts, body).await,
+            None => route(&front, &watch, parts, body).await,
         },
     };
     let mut response = answered.unwrap_or_else(|problem| {
-        let mut response = front.refuse(&problem, &request_id).into_response();
+        let mut response = front.refuse(&problem, &request_id).into_response().map(Outgoing::Whole);
         if problem.refusal == Refusal::BodyTooLarge {
             // The rest of the body is still on its way: nothing more can be read here.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -71,7 +73,9 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         response
     });
     secure(response.headers_mut(), &request_id);
-    watch.enter(Phase::Idle);
+    if matches!(response.body(), Outgoing::Whole(_)) {
+        watch.enter(Phase::Idle);
+    }
     response
 }
 
@@ -81,7 +85,12 @@ fn purchase_target<'a>(front: &Front, parts: &'a http::request::Parts) -> Option
     purchase::target(parts.uri.path()).filter(|_| asks)
 }
 
-async fn route(front: &Front, parts: http::request::Parts, body: Bytes) -> Result<Response<Full<Bytes>>, Problem> {
+async fn route(
+    front: &Front,
+    watch: &Rc<Watch>,
+    parts: http::request::Parts,
+    body: Bytes,
+) -> Result<Response<Outgoing>, Problem> {
     let request = Request::from_parts(parts, axum::body::Body::from(body));
     let response = match front.router.clone().oneshot(request).await {
         Ok(response) => response,
@@ -91,6 +100,9 @@ async fn route(front: &Front, parts: http::request::Parts, body: Bytes) -> Resul
     if let Some(problem) = parts.extensions.remove::<Problem>() {
         return Err(Problem { allow: parts.headers.remove(header::ALLOW), ..problem });
     }
+    if parts.extensions.remove::<IsPaged>().is_some() {
+        return Ok(Response::from_parts(parts, Outgoing::paged(body, watch)));
+    }
     let bytes = body.collect().await.map_err(|error| Problem::internal(&error))?.to_bytes();
-    Ok(Response::from_parts(parts, Full::new(bytes)))
+    Ok(Response::from_parts(parts, Outgoing::Whole(Full::new(bytes))))
 }

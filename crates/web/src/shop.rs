@@ -65,6 +65,8 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
         sale_id: HEXLOWER.encode(&sale.id.0),
         signing_key: BASE64URL_NOPAD.encode(&sale.signing_key),
         title: definition.title.clone(),
+        external_id: definition.external_id.clone(),
+        test: definition.test,
         phase,
         paused: view.is_paused(),
         passes_open_at: definition.passes_open_at,
@@ -82,6 +84,8 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
                 title: item.title.clone(),
                 price: Money { amount: item.price, currency: definition.currency },
                 limit_per_customer: item.limit_per_customer,
+                sku: item.sku.clone(),
+                external_id: item.external_id.clone(),
                 available: available(index),
             })
             .collect(),

@@ -49,6 +49,9 @@ pub struct PurchaseAnswer<'a> {
     pub order: String,
     /// Name of the sale.
     pub sale: &'a str,
+    /// There, and true, if the sale is a rehearsal.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
     /// Name of the item.
     pub item: &'a str,
     /// Units.
@@ -157,6 +160,7 @@ fn describe<'a>(
         purchase: ids.public_purchase(ordinal, grant.purchase),
         order: ids.public_order(ordinal, grant.number, gate::ids::shard_of(grant.customer)),
         sale: &definition.sale,
+        test: definition.test,
         item: &definition.items[usize::from(grant.item)].item,
         quantity: grant.units.len() as u32,
         units: grant.units.iter().map(|unit| UnitBody { number: unit.number, generation: unit.generation }).collect(),
@@ -205,7 +209,8 @@ impl Made {
         let shard = gate::ids::shard_of(grant.customer);
         text(&mut out, r#"","order":""#, &ids.public_order(ordinal, grant.number, shard));
         text(&mut out, r#"","sale":""#, &definition.sale);
-        text(&mut out, r#"","item":""#, &definition.items[usize::from(grant.item)].item);
+        let item = if definition.test { r#"","test":true,"item":""# } else { r#"","item":""# };
+        text(&mut out, item, &definition.items[usize::from(grant.item)].item);
         number(&mut out, r#"","quantity":"#, grant.units.len() as u64);
         for (index, unit) in grant.units.iter().enumerate() {
             let before = if index == 0 { r#","units":[{"number":"# } else { r#"},{"number":"# };
@@ -298,6 +303,11 @@ pub struct SaleAnswer {
     pub signing_key: String,
     /// Title.
     pub title: String,
+    /// The sale's name in the shop's own systems.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// Whether it is a rehearsal.
+    pub test: bool,
     /// Phase.
     pub phase: SalePhase,
     /// Whether purchases are paused.
@@ -340,6 +350,12 @@ pub struct ItemAnswer {
     pub price: Money,
     /// Units that one customer may have.
     pub limit_per_customer: u32,
+    /// The shop's stock keeping unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sku: Option<String>,
+    /// The item's name in the shop's own systems.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
     /// `yes`, `may_return` while the sale is open and holds may still end, or `no`.
     pub available: &'static str,
 }
@@ -440,9 +456,10 @@ mod tests {
 
     #[test]
     fn answers_of_a_batch_are_the_bytes_that_serde_writes() {
-        let (ids, definition, sale) = (IdKeys::new(&[42; 32]), definition(), SaleId([0xab; 16]));
+        let (ids, mut definition, sale) = (IdKeys::new(&[42; 32]), definition(), SaleId([0xab; 16]));
         let mut made = Made::default();
         for batch in 0..3_u8 {
+            definition.test = batch == 1;
             let time = ChainTime(1_700_000_000_007 + u64::from(batch));
             let head = Arc::new(SignedHead {
                 sale,

@@ -1,8 +1,9 @@
 //! Single promises of a cluster, each with one person at a time.
 
 use rustix::process::Signal;
+use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{eventually, open_sale, until};
+use system_tests::{Reach, Request, eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -218,4 +219,22 @@ impl Drop for StreamLimit {
     fn drop(&mut self) {
         self.set(-1);
     }
+}
+
+/// Every process reads the admin tokens anew: one that is made at a gate serves everywhere, and one that is revoked nowhere.
+#[test]
+fn a_token_is_believed_and_refused_by_every_process() {
+    let mut cluster = Cluster::lock();
+    let ((one, _), (other, _)) = (cluster.gate("gate-1"), cluster.gate("gate-2"));
+    let till = json!({ "label": "till", "role": "cashier" });
+    let made = one.operate(Request::post("/admin/v1/tokens").json(&till)).is(201, "");
+    let (token, id) = (made.text("token"), made.text("id"));
+    let told = |gate: &Reach| Request::get("/admin/v1/sales").bearer(&token).send(gate.admin()).status;
+    assert_eq!(told(&one), 200, "at once where it was made");
+    until("the other gate believes it", || told(&other) == 200);
+    let pause = Request::post("/admin/v1/sales/nothing/pause");
+    pause.bearer(&token).send(other.admin()).is(403, "role_insufficient");
+    other.operate(Request::new("DELETE", &format!("/admin/v1/tokens/{id}"))).is(200, "");
+    assert_eq!(told(&other), 401, "at once where it was revoked");
+    until("the first gate refuses it", || told(&one) == 401);
 }

@@ -26,6 +26,20 @@ fn the_sale_of_the_example_is_created_listed_paused_resumed_and_closed() {
     assert_eq!(created["counts"][0]["free"], 500);
     for_data(&server, &["sale", "create", example.to_str().unwrap()]).refused_with(&["sale_exists"]);
 
+    let applied = for_data(&server, &["sale", "apply", example.to_str().unwrap(), "--json"]).json();
+    assert_eq!(applied["sale_id"], created["sale_id"]);
+    let folder = Folder::new();
+    let other = folder.join("other.toml");
+    fs::write(&other, fs::read_to_string(&example).unwrap().replace("hold_seconds = 600", "hold_seconds = 60"))
+        .unwrap();
+    let refused = for_data(&server, &["sale", "apply", other.to_str().unwrap()]);
+    refused.refused_with(&["hold_seconds: 600 in the sale that exists, 60 here", "sale_exists"]);
+    let rehearsal = folder.join("rehearsal.json");
+    let definition = domain::SaleDefinition { test: true, ..open_sale("rehearsal", 3) };
+    fs::write(&rehearsal, serde_json::to_string(&definition).unwrap()).unwrap();
+    let applied = for_data(&server, &["sale", "apply", rehearsal.to_str().unwrap()]);
+    assert!(applied.out.starts_with("rehearsal  TEST  open  "), "{applied:?}");
+
     let list = for_data(&server, &["sale", "list"]);
     assert!(list.out.starts_with("winter-drop  ") && list.out.contains("boot-42  500 units: 500 free"), "{list:?}");
     assert_eq!(for_data(&server, &["sale", "list", "--json"]).json()[0]["sale"], "winter-drop");
@@ -61,6 +75,29 @@ fn sale_files_that_are_wrong_are_refused_with_their_name_and_the_rule() {
     let json = folder.join("good.json");
     fs::write(&json, serde_json::to_string(&open_sale("json-sale", 3)).unwrap()).unwrap();
     assert_eq!(for_data(&server, &["sale", "create", json.to_str().unwrap(), "--json"]).json()["sale"], "json-sale");
+}
+
+#[test]
+fn a_token_is_made_listed_used_and_revoked() {
+    let server = Server::start();
+    let made = for_data(&server, &["token", "create", "--label", "Grafana", "--role", "viewer"]);
+    let token = made.out.trim();
+    assert!(token.starts_with("da_") && made.error.contains("store it now"), "{made:?}");
+    Request::get("/metrics").bearer(token).send(server.admin()).is(200, "");
+    let list = for_data(&server, &["token", "list"]);
+    assert!(list.out.contains("  viewer  made ") && list.out.contains("expires never  first"), "{list:?}");
+    assert!(!list.out.contains("da_"), "{list:?}");
+    let listed = for_data(&server, &["token", "list", "--json"]).json();
+    let id = |label: &str| {
+        let found = listed.as_array().unwrap().iter().find(|token| token["label"] == label);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    assert!(for_data(&server, &["token", "revoke", &id("Grafana")]).out.starts_with("revoked: "));
+    Request::get("/metrics").bearer(token).send(server.admin()).is(401, "token_invalid");
+    for_data(&server, &["token", "revoke", &id("first")]).refused_with(&["create another", "last_owner"]);
+    for_data(&server, &["token", "create", "--label", "x", "--role", "king"]).refused_with(&["viewer, operator"]);
+    let short = ["token", "create", "--label", "till", "--role", "cashier", "--expires-in-seconds", "60", "--json"];
+    assert_eq!(for_data(&server, &short).json()["role"], "cashier");
 }
 
 #[test]

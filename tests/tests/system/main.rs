@@ -6,6 +6,7 @@ mod demo;
 mod express;
 mod field;
 mod folders;
+mod identities;
 mod kills;
 mod load;
 mod operator;

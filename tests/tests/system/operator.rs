@@ -4,7 +4,7 @@ use std::fs;
 
 use domain::{ChainTime, SaleDefinition};
 use serde_json::{Value, json};
-use system_tests::{Reply, Request, Server, audit_is_clean, open_sale, until};
+use system_tests::{Connection, Folder, ISSUER, Reply, Request, Server, audit_is_clean, doorbuster, open_sale, until};
 
 fn change_stock(server: &Server, sale: &str, change: &Value) -> Reply {
     let path = format!("/admin/v1/sales/{sale}/items/boot/stock");
@@ -35,6 +35,156 @@ fn a_pause_stops_purchases_and_nothing_else() {
     anna.buy("boot", "d").is(201, "held");
     server.turn("drop", "dance").is(404, "not_found");
     server.turn("nothing", "pause").is(404, "not_found");
+}
+
+#[test]
+fn a_sale_is_applied_once_and_another_definition_is_told_where_it_differs() {
+    let mut server = Server::start();
+    let mut definition = SaleDefinition { external_id: Some("c-7".to_owned()), test: true, ..open_sale("drop", 3) };
+    definition.items[0].sku = Some("B-42".to_owned());
+    let apply = |server: &Server, path: &str, definition: &SaleDefinition| {
+        let body = serde_json::to_value(definition).unwrap();
+        server.operate(Request::new("PUT", &format!("/admin/v1/sales/{path}")).json(&body))
+    };
+    let made = apply(&server, "drop", &definition).is(201, "").json();
+    assert_eq!((&made["test"], &made["external_id"]), (&true.into(), &"c-7".into()));
+    let anna = server.customer("anna", "drop");
+    let bought = anna.buy("boot", "a").is(201, "held").json();
+    assert_eq!(bought["test"], true);
+    assert_eq!(anna.order(bought["order"].as_str().unwrap()).json(), bought);
+    let again = apply(&server, "drop", &definition).is(200, "").json();
+    assert_eq!((&again["sale_id"], &again["counts"][0]["held"]), (&made["sale_id"], &1.into()), "the sale as it is");
+    server.kill();
+    server.start_again();
+    apply(&server, "drop", &definition).is(200, "");
+
+    let shown = server.ask(&Request::get("/v1/sales/drop")).json();
+    assert_eq!((&shown["test"], &shown["items"][0]["sku"]), (&true.into(), &"B-42".into()));
+    assert_eq!(server.ask(&Request::get("/v1/sales")).json()[0]["test"], true);
+    server.drained("drop");
+    assert_eq!(server.orders("drop")[0]["test"], true);
+
+    let mut other = definition.clone();
+    other.items[0].price = 1;
+    let refused = apply(&server, "drop", &other).is(409, "sale_exists");
+    assert_eq!(refused.text("detail"), "items[0].price: 4900 in the sale that exists, 1 here");
+    apply(&server, "elsewhere", &definition).is(400, "sale_invalid");
+    other.items[0].sku = Some(String::new());
+    assert!(apply(&server, "drop", &other).is(400, "sale_invalid").text("detail").starts_with("items[0].sku: "));
+    assert_eq!(server.ask(&Request::get("/v1/sales")).json().as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_erased_customer_leaves_the_vault_and_every_promise_stands() {
+    let mut server = Server::start();
+    server.create(&open_sale("drop", 9));
+    server.create(&open_sale("other", 9));
+    let anna = server.customer("anna", "drop");
+    let ben = server.customer("ben", "drop");
+    server.customer("anna", "other").buy("boot", "a").is(201, "held");
+    let held = anna.buy("boot", "a").is(201, "held").text("order");
+    ben.buy("boot", "a").is(201, "held");
+    let erase = |server: &Server, subject: &str| {
+        let body = json!({ "issuer": ISSUER, "subject": subject });
+        server.operate(Request::post("/admin/v1/customers/erase").json(&body))
+    };
+    let refused = erase(&server, "anna").is(409, "hold_open");
+    assert_eq!(refused.text("detail"), "in the sale drop");
+    server.confirm(&held).is(200, "confirmed");
+    assert_eq!(erase(&server, "anna").is(409, "hold_open").text("detail"), "in the sale other");
+    server.turn("other", "close").is(200, "");
+    let elsewhere = server.stranger("anna", "other");
+    let open = elsewhere.asks(Request::get("/v1/orders")).json()["orders"][0]["order"].as_str().unwrap().to_owned();
+    elsewhere.cancel(&open).is(200, "released");
+    let map = |server: &Server| {
+        let vault = rusqlite::Connection::open(server.data().join("vault.sqlite")).unwrap();
+        let count = |table: &str| {
+            vault.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0)).unwrap()
+        };
+        (count("customers"), count("map"))
+    };
+    assert_eq!(map(&server), (2, 3));
+    assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], true);
+    assert_eq!(map(&server), (1, 1));
+    assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], false);
+    server.kill();
+    server.start_again();
+    assert_eq!(map(&server), (1, 1));
+    anna.order(&held).is(200, "confirmed");
+    let data = server.data().to_str().unwrap();
+    let told = doorbuster(&["customer", "erase", "--issuer", ISSUER, "--subject", "anna", "--data", data]);
+    assert!(told.out.contains("erased before"), "{told:?}");
+    server.customer("anna", "drop").buy("boot", "b").is(201, "held");
+    assert_eq!(map(&server), (2, 2), "whoever comes back is new");
+}
+
+/// Fields of a line of CSV without line breaks.
+fn fields(line: &str) -> Vec<String> {
+    let (mut fields, mut is_quoted) = (vec![String::new()], false);
+    for letter in line.chars() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(String::new()),
+            letter => fields.last_mut().unwrap().push(letter),
+        }
+    }
+    fields
+}
+
+#[test]
+fn orders_are_exported_whole_in_both_forms() {
+    let server = Server::start_with(&["books.records_per_second_max=0"]);
+    let mut definition =
+        SaleDefinition { external_id: Some("=1+1".to_owned()), test: true, ..open_sale("drop", 2_100) };
+    definition.items[0].sku = Some("a,b".to_owned());
+    server.create(&definition);
+    let people = ["anna", "ben", "cleo"].map(|name| server.customer(name, "drop"));
+    let mut connection = Connection::open(server.public()).unwrap();
+    let count = 2_050;
+    for key in 0..count {
+        let bought =
+            people[key % people.len()].attempt("boot", &key.to_string(), 1).try_send_on(&mut connection).unwrap();
+        assert_eq!(bought.status, 201);
+    }
+    server.drained("drop");
+    let last = server.orders("drop").last().map(|order| order["order"].as_str().unwrap().to_owned());
+    server.confirm(&last.unwrap()).is(200, "confirmed");
+    server.drained("drop");
+    let listed = server.orders("drop");
+    let command = |format: &str, out: &[&str]| {
+        let data = server.data().to_str().unwrap();
+        let command = [&["sale", "orders", "drop", "--format", format, "--data", data], out].concat();
+        let ended = doorbuster(&command);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.out
+    };
+    let json: Value = serde_json::from_str(&command("json", &[])).unwrap();
+    let json = json.as_array().unwrap();
+    assert_eq!(json.len(), count);
+    for (line, order) in json.iter().zip(&listed) {
+        for name in ["order", "number", "item", "quantity", "status", "test", "position"] {
+            assert_eq!(line[name], order[name], "{name}");
+        }
+        assert_eq!((&line["price"], &line["currency"]), (&4_900.into(), &"EUR".into()));
+        assert_eq!((&line["sale_external_id"], &line["sku"]), (&"=1+1".into(), &"a,b".into()));
+    }
+    let folder = Folder::new();
+    let file = folder.join("drop.csv");
+    command("csv", &["--out", file.to_str().unwrap()]);
+    let csv = fs::read_to_string(&file).unwrap();
+    let mut lines = csv.split_terminator("\r\n");
+    let names = fields(lines.next().unwrap());
+    let lines: Vec<_> = lines.map(fields).collect();
+    assert_eq!(lines.len(), count);
+    for (line, order) in lines.iter().zip(json) {
+        for (name, field) in names.iter().zip(line) {
+            let text = order[name].as_str().map_or_else(|| order[name].to_string(), ToOwned::to_owned);
+            let text = if text.starts_with('=') { format!("'{text}") } else { text.replace("null", "") };
+            assert_eq!(*field, text, "{name}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
+    server.operate(Request::get("/admin/v1/sales/nothing/orders.csv")).is(404, "not_found");
 }
 
 #[test]

@@ -27,11 +27,18 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/orders/{order}/refund", 409),
     ("GET", "/admin/v1/sales", 200),
     ("POST", "/admin/v1/sales", 201),
+    ("PUT", "/admin/v1/sales/{sale}", 201),
     ("GET", "/admin/v1/sales/{sale}/orders", 200),
+    ("GET", "/admin/v1/sales/{sale}/orders.csv", 200),
+    ("GET", "/admin/v1/sales/{sale}/orders.json", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/parked", 200),
     ("GET", "/metrics", 200),
     ("POST", "/admin/v1/sales/{sale}/{action}", 200),
+    ("GET", "/admin/v1/tokens", 200),
+    ("POST", "/admin/v1/tokens", 201),
+    ("DELETE", "/admin/v1/tokens/{id}", 200),
+    ("POST", "/admin/v1/customers/erase", 200),
 ];
 
 fn is_the_operators(path: &str) -> bool {
@@ -45,6 +52,8 @@ fn every_route_answers_and_stands_in_the_document() {
     let anna = server.customer("anna", "drop");
     let bought = anna.buy("boot", "key").is(201, "held");
     let (purchase, order) = (bought.text("purchase"), bought.text("order"));
+    let label = serde_json::json!({ "label": "a dashboard", "role": "viewer" });
+    let token = server.operate(Request::post("/admin/v1/tokens").json(&label)).is(201, "").text("id");
     let document = server.ask(&Request::get("/openapi.json")).json();
     assert_eq!(document, doorbuster(&["openapi"]).json(), "the command and the route give the same document");
 
@@ -61,11 +70,17 @@ fn every_route_answers_and_stands_in_the_document() {
             .replace("{item}", "boot")
             .replace("{action}", "pause")
             .replace("{attempt}/{fact}", "0/paid");
-        let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order);
+        let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order).replace("{id}", &token);
         let request = match path {
             "/admin/v1/sales" if method == "POST" => {
                 Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
             }
+            "/admin/v1/sales/{sale}" => Request::new(method, "/admin/v1/sales/third")
+                .json(&serde_json::to_value(open_sale("third", 1)).unwrap()),
+            "/admin/v1/customers/erase" => {
+                Request::post(path).json(&serde_json::json!({ "issuer": "https://shop.test", "subject": "nobody" }))
+            }
+            "/admin/v1/tokens" if method == "POST" => Request::post(path).json(&label),
             "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
             "/admin/v1/sales/{sale}/items/{item}/stock" => {
                 Request::post(&filled).json(&serde_json::json!({ "change": 5 }))

@@ -41,6 +41,8 @@ pub(crate) fn definition(stock: u32) -> SaleDefinition {
         unpaid_releases_max: 1_000,
         hold_extension_seconds: 900,
         coupons: Vec::new(),
+        external_id: None,
+        test: false,
         settle_after_seconds: 30,
         items: vec![item("boot", stock), item("sock", 1_000)],
     }
@@ -48,7 +50,8 @@ pub(crate) fn definition(stock: u32) -> SaleDefinition {
 
 fn item(name: &str, stock: u32) -> ItemDefinition {
     let title = name.to_owned();
-    ItemDefinition { item: name.to_owned(), title, stock, price: 4_900, limit_per_customer: 100 }
+    let (sku, external_id) = (None, None);
+    ItemDefinition { item: name.to_owned(), title, stock, price: 4_900, limit_per_customer: 100, sku, external_id }
 }
 
 /// A coupon of that hash.

@@ -201,12 +201,16 @@ impl Stage {
             hold_extension_seconds: 900,
             coupons: Vec::new(),
             settle_after_seconds: 3_600,
+            external_id: None,
+            test: true,
             items: vec![ItemDefinition {
                 item: ITEM.to_owned(),
                 title: "Winter boot".to_owned(),
                 stock: args.stock,
                 price: 8_900,
                 limit_per_customer: 1,
+                sku: None,
+                external_id: None,
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;

@@ -3,6 +3,7 @@
 //! What must be made once (the tables, keys, sales, the first token) is made under one advisory lock; customers, of whom there are
 //! many, are decided by unique constraints. Nothing is kept in memory: what one process writes, the next call of another sees.
 
+mod admins;
 mod customers;
 mod session;
 
@@ -10,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use domain::{Clock, Pseudonym, SaleId, SaleOrdinal};
+use domain::{Clock, Pseudonym, Role, SaleId, SaleOrdinal};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -20,7 +21,7 @@ use tokio_postgres::{Config, GenericClient, Row, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::{SCHEMA_VERSION, Session, alone, version_of};
-use super::tokens::{self, AdminTokens};
+use super::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use super::{
     DeploymentKeys, KEY_PURPOSES, KeyRow, NewCustomer, PassKey, SaleSecrets, Secret, VaultError, VaultStore,
     random_sale_id, random_secret,
@@ -159,23 +160,45 @@ impl VaultStore for PostgresVault {
         })
     }
 
+    fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError> {
+        let mut was_there = false;
+        // Stays true if an earlier try was committed and its answer got lost.
+        self.session.call(async |client| customers::erase(client, issuer, subject, &mut was_there).await)?;
+        Ok(was_there)
+    }
+
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {
-        self.session.call(async |client| {
-            let rows = client.query_typed("SELECT hash, expires_at FROM vault.admin_tokens", &[]).await?;
-            let token = |row: &Row| {
-                let expires_at = column::<Option<i64>>(row, 1)?.map(number).transpose()?;
-                Ok::<_, VaultError>((bytes(row, 0)?, expires_at))
-            };
-            Ok(AdminTokens(rows.iter().map(token).collect::<Result<_, _>>()?))
-        })
+        self.session.call(async |client| admins::read(client).await)
     }
 
     fn first_admin_token(&mut self, path: &Path) -> Result<bool, VaultError> {
-        let token = tokens::new_token()?;
-        let now = self.now();
+        let first = NewAdminToken::first(self.clock.wall_milliseconds())?;
         self.session.call(async |client| {
-            alone(client, async |transaction| first_token(transaction, path, &token, now).await).await
+            alone(client, async |transaction| admins::first(transaction, path, &first).await).await
         })
+    }
+
+    fn create_admin_token(&mut self, label: &str, role: Role, expires_at: u64) -> Result<NewAdminToken, VaultError> {
+        let now = self.clock.wall_milliseconds();
+        let new = NewAdminToken::draw(label, role, now, Some(expires_at))?;
+        self.session.call(async |client| {
+            alone(client, async |transaction| admins::add(transaction, &new.kept, now).await).await
+        })?;
+        Ok(new)
+    }
+
+    fn revoke_admin_token(&mut self, id: &str) -> Result<AdminToken, VaultError> {
+        let now = self.clock.wall_milliseconds();
+        let mut found = None;
+        self.session.call(async |client| {
+            alone(client, async |transaction| match admins::revoke(transaction, id, now).await {
+                // An earlier try was committed, and its answer got lost.
+                Err(VaultError::TokenUnknown) if found.is_some() => Ok(()),
+                told => told.map(|token| found = Some(token)),
+            })
+            .await
+        })?;
+        found.ok_or(VaultError::TokenUnknown)
     }
 }
 
@@ -266,21 +289,6 @@ async fn register(transaction: &Transaction<'_>, fresh: &SaleSecrets) -> Result<
 async fn sale_named(client: &impl GenericClient, name: &str) -> Result<Option<SaleSecrets>, VaultError> {
     let query = format!("SELECT {SALE_COLUMNS} FROM vault.sales WHERE name = $1");
     client.query_typed_opt(&query, &[(&name, Type::TEXT)]).await?.as_ref().map(sale_of_row).transpose()
-}
-
-async fn first_token(transaction: &Transaction<'_>, path: &Path, token: &str, now: i64) -> Result<bool, VaultError> {
-    let hash = tokens::hash_of(token);
-    let rows = transaction.query_typed("SELECT hash FROM vault.admin_tokens", &[]).await?;
-    if !rows.is_empty() {
-        let mut hashes = rows.iter().map(|row| bytes(row, 0));
-        // Ours, if an earlier try was committed and its answer got lost.
-        return hashes.try_fold(false, |found, other| Ok(found | (other? == hash)));
-    }
-    // The file first: a stored hash without a file would be a token that nobody has.
-    tokens::write(path, token)?;
-    let insert = "INSERT INTO vault.admin_tokens (hash, label, created_at, expires_at) VALUES ($1, 'first', $2, NULL)";
-    transaction.execute_typed(insert, &[(&&hash[..], Type::BYTEA), (&now, Type::INT8)]).await?;
-    Ok(true)
 }
 
 fn key_of_row(row: &Row) -> Result<KeyRow, VaultError> {

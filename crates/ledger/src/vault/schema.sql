@@ -38,6 +38,7 @@ CREATE TABLE map (
 CREATE TABLE admin_tokens (
     hash       BLOB NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,
+    role       TEXT NOT NULL CHECK (role IN ('viewer', 'operator', 'cashier', 'owner')),
     created_at INTEGER NOT NULL,
     expires_at INTEGER NULL               -- null: never
 ) WITHOUT ROWID;

@@ -81,6 +81,25 @@ impl VaultService {
         Ok(answer.map_err(|_| CustomerError::Closed)??)
     }
 
+    /// Erases a customer from the vault and from this process's memory; see [`VaultStore::erase_customer`]. `pseudonyms` are theirs.
+    /// Blocks.
+    pub fn erase_customer(
+        &self,
+        issuer: &str,
+        subject: &str,
+        pseudonyms: &[(SaleOrdinal, Pseudonym)],
+    ) -> Result<bool, VaultError> {
+        // Kept until they are forgotten, as by whoever remembers keys.
+        let mut vault = lock(&self.vault);
+        let was_there = vault.erase_customer(issuer, subject)?;
+        let mut recent = lock(&self.recent);
+        for key in pseudonyms {
+            recent.younger.remove(key);
+            recent.older.remove(key);
+        }
+        Ok(was_there)
+    }
+
     /// Runs `work` on the vault itself, between two batches. Blocks for their length; not for the hot path.
     pub fn with<T>(&self, work: impl FnOnce(&mut dyn VaultStore) -> T) -> T {
         work(lock(&self.vault).as_mut())
@@ -112,11 +131,15 @@ fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recen
         let waiting: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX).collect();
         let (customers, replies): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|request| (request.customer, request.reply)).unzip();
-        let together = lock(vault).ensure_customers(&customers);
+        // Kept until the keys are remembered, so that one who is erased just then is not remembered afterwards.
+        let mut vault = lock(vault);
+        let together = vault.ensure_customers(&customers);
         let results: Vec<_> = match together {
             Ok(secrets) => secrets.into_iter().map(Ok).collect(),
             // One impossible customer must not refuse the others: each alone then.
-            Err(VaultError::PseudonymTaken(_)) => customers.iter().map(|customer| alone(vault, customer)).collect(),
+            Err(VaultError::PseudonymTaken(_)) => {
+                customers.iter().map(|customer| alone(vault.as_mut(), customer)).collect()
+            }
             Err(error) => customers.iter().map(|_| Err(error.clone())).collect(),
         };
         {
@@ -127,6 +150,7 @@ fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recen
                 }
             }
         }
+        drop(vault);
         for (reply, result) in replies.into_iter().zip(results) {
             // Whoever stopped waiting asks again.
             let _ = reply.send(result);
@@ -134,8 +158,8 @@ fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recen
     }
 }
 
-fn alone(vault: &Mutex<Box<dyn VaultStore>>, customer: &NewCustomer) -> Result<Secret, VaultError> {
-    let secrets = lock(vault).ensure_customers(std::slice::from_ref(customer))?;
+fn alone(vault: &mut dyn VaultStore, customer: &NewCustomer) -> Result<Secret, VaultError> {
+    let secrets = vault.ensure_customers(std::slice::from_ref(customer))?;
     Ok(secrets[0])
 }
 

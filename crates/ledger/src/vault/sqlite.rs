@@ -6,10 +6,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use domain::{Clock, Pseudonym, SaleId, SaleOrdinal};
+use domain::{Clock, Pseudonym, Role, SaleId, SaleOrdinal};
+use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
-use super::tokens::{self, AdminTokens};
+use super::tokens::{self, AdminToken, AdminTokens, NewAdminToken};
 use super::{
     DeploymentKeys, KEY_PURPOSES, KeyRow, NewCustomer, PassKey, SaleSecrets, Secret, VaultError, VaultStore,
     random_sale_id, random_secret, sync_folder_of,
@@ -43,6 +44,8 @@ impl Vault {
             Err(error) => return Err(told(error)),
         }
         let mut vault = Self { connection: store::open(path, &SCHEMA)?, clock };
+        // What is deleted is overwritten: a customer's key must not be left in a free page.
+        vault.connection.pragma_update(None, "secure_delete", "ON")?;
         vault.create_missing_keys()?;
         Ok(vault)
     }
@@ -135,28 +138,55 @@ impl VaultStore for Vault {
         Ok(found)
     }
 
+    fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let query = "SELECT id FROM customers WHERE subject = ?1 AND issuer = ?2";
+        let found: Option<i64> = transaction.query_row(query, [subject, issuer], |row| row.get(0)).optional()?;
+        if let Some(id) = found {
+            transaction.execute("DELETE FROM map WHERE customer = ?1", [id])?;
+            transaction.execute("DELETE FROM customers WHERE id = ?1", [id])?;
+        }
+        transaction.commit()?;
+        // The old pages go from the write-ahead log too. A reader may keep them a little longer; the deletion stands.
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {
-        let mut statement = self.connection.prepare_cached("SELECT hash, expires_at FROM admin_tokens")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(AdminTokens(rows.collect::<Result<_, _>>()?))
+        read_tokens(&self.connection)
     }
 
     fn first_admin_token(&mut self, path: &Path) -> Result<bool, VaultError> {
-        let now = self.now();
+        let now = self.clock.wall_milliseconds();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let existing: u32 = transaction.query_row("SELECT count(*) FROM admin_tokens", [], |row| row.get(0))?;
-        if existing > 0 {
+        if read_tokens(&transaction)?.has_owner(now) {
             return Ok(false);
         }
-        let token = tokens::new_token()?;
+        let first = NewAdminToken::first(now)?;
         // The file first: a stored hash without a file would be a token that nobody has.
-        tokens::write(path, &token)?;
-        transaction.execute(
-            "INSERT INTO admin_tokens (hash, label, created_at, expires_at) VALUES (?1, 'first', ?2, NULL)",
-            params![tokens::hash_of(&token), now],
-        )?;
+        tokens::write(path, &first.token)?;
+        insert_token(&transaction, &first.kept)?;
         transaction.commit()?;
         Ok(true)
+    }
+
+    fn create_admin_token(&mut self, label: &str, role: Role, expires_at: u64) -> Result<NewAdminToken, VaultError> {
+        let now = self.clock.wall_milliseconds();
+        let new = NewAdminToken::draw(label, role, now, Some(expires_at))?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("DELETE FROM admin_tokens WHERE expires_at <= ?1", [now])?;
+        insert_token(&transaction, &new.kept)?;
+        transaction.commit()?;
+        Ok(new)
+    }
+
+    fn revoke_admin_token(&mut self, id: &str) -> Result<AdminToken, VaultError> {
+        let now = self.clock.wall_milliseconds();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let revoked = read_tokens(&transaction)?.revocable(id, now)?;
+        transaction.execute("DELETE FROM admin_tokens WHERE hash = ?1", [revoked.hash])?;
+        transaction.commit()?;
+        Ok(revoked)
     }
 }
 
@@ -172,6 +202,31 @@ fn sale_of_row(row: &Row<'_>) -> rusqlite::Result<SaleSecrets> {
         signing_seed: row.get(5)?,
         created_at: row.get(6)?,
     })
+}
+
+fn read_tokens(connection: &Connection) -> Result<AdminTokens, VaultError> {
+    let query = "SELECT hash, label, role, created_at, expires_at FROM admin_tokens";
+    let mut statement = connection.prepare_cached(query)?;
+    let rows = statement.query_map([], |row| {
+        let role = Role::parse(row.get_ref(2)?.as_str()?);
+        let unknown = || rusqlite::Error::FromSqlConversionFailure(2, Type::Text, Box::new(FromSqlError::InvalidType));
+        Ok(AdminToken {
+            hash: row.get(0)?,
+            label: row.get(1)?,
+            role: role.ok_or_else(unknown)?,
+            created_at: row.get(3)?,
+            expires_at: row.get(4)?,
+        })
+    })?;
+    Ok(AdminTokens(rows.collect::<Result<_, _>>()?))
+}
+
+fn insert_token(connection: &Connection, token: &AdminToken) -> Result<(), VaultError> {
+    connection.execute(
+        "INSERT INTO admin_tokens (hash, label, role, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![token.hash, token.label, token.role.name(), token.created_at, token.expires_at],
+    )?;
+    Ok(())
 }
 
 fn insert_key(connection: &Connection, purpose: &str, id: u8, secret: &Secret, now: i64) -> Result<(), VaultError> {

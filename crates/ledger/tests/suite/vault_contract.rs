@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::place::{InFile, InPostgres, Place, customer};
-use domain::SaleOrdinal;
+use domain::{Role, SaleOrdinal};
 use ledger::{NewCustomer, VaultError};
 
 macro_rules! for_each_store {
@@ -26,10 +26,13 @@ for_each_store! {
     a_pseudonym_never_changes_its_customer_and_the_batch_is_all_or_nothing
     the_first_admin_token_is_written_once_with_mode_0600
     an_expired_admin_token_is_refused
+    a_created_token_has_its_role_until_it_is_revoked
+    the_last_owner_stays_and_a_lost_one_is_made_up_for_at_the_next_start
     a_token_file_that_cannot_be_written_leaves_no_token_behind
     a_vault_that_lost_a_key_is_refused
     the_first_refused_of_a_batch_is_named
     a_batch_may_name_a_customer_twice_and_be_empty
+    an_erased_customer_is_gone_from_every_sale_and_nobody_else_is
 }
 
 fn mode(path: &Path) -> u32 {
@@ -102,16 +105,16 @@ fn the_first_admin_token_is_written_once_with_mode_0600(place: &dyn Place) {
     assert_eq!(mode(&file), 0o600);
     let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
     assert!(token.starts_with("da_") && token.len() == 46, "{token}");
-    assert!(vault.admin_token_is_valid(&token, 0).unwrap());
+    assert_eq!(vault.admin_tokens().unwrap().admit(&token, 0), Some(Role::Owner));
     for wrong in ["", "da_", &token[..45], &format!("{token}x")] {
-        assert!(!vault.admin_token_is_valid(wrong, 0).unwrap());
+        assert_eq!(vault.admin_tokens().unwrap().admit(wrong, 0), None);
     }
     std::fs::remove_file(&file).unwrap();
     drop(vault);
     let mut vault = place.open();
     assert!(!vault.first_admin_token(&file).unwrap(), "a token exists");
     assert!(!file.exists());
-    assert!(vault.admin_tokens().unwrap().admit(&token, u64::MAX));
+    assert_eq!(vault.admin_tokens().unwrap().admit(&token, u64::MAX), Some(Role::Owner));
 }
 
 fn an_expired_admin_token_is_refused(place: &dyn Place) {
@@ -120,8 +123,63 @@ fn an_expired_admin_token_is_refused(place: &dyn Place) {
     vault.first_admin_token(&file).unwrap();
     place.execute("UPDATE admin_tokens SET expires_at = 1000");
     let token = std::fs::read_to_string(&file).unwrap();
-    assert!(vault.admin_token_is_valid(token.trim(), 999).unwrap());
-    assert!(!vault.admin_token_is_valid(token.trim(), 1_000).unwrap());
+    let tokens = vault.admin_tokens().unwrap();
+    assert_eq!([999, 1_000].map(|now| tokens.admit(token.trim(), now)), [Some(Role::Owner), None]);
+}
+
+/// A time that does not come.
+const NEVER: u64 = 1 << 50;
+
+fn a_created_token_has_its_role_until_it_is_revoked(place: &dyn Place) {
+    let mut vault = place.open();
+    vault.first_admin_token(&place.path("admin-token")).unwrap();
+    let made: Vec<_> =
+        Role::ALL.iter().map(|role| vault.create_admin_token(role.name(), *role, NEVER).unwrap()).collect();
+    drop(vault);
+    let mut vault = place.open();
+    let tokens = vault.admin_tokens().unwrap();
+    for (new, role) in made.iter().zip(Role::ALL) {
+        assert!(new.token.starts_with("da_") && new.kept.id().len() == 16);
+        assert_eq!([NEVER - 1, NEVER].map(|now| tokens.admit(&new.token, now)), [Some(role), None]);
+    }
+    let listed: Vec<_> = tokens.list().into_iter().map(|token| (token.label, token.role, token.expires_at)).collect();
+    assert_eq!(listed.len(), 5);
+    assert!(listed.contains(&("first".to_owned(), Role::Owner, None)));
+    assert!(listed.contains(&("cashier".to_owned(), Role::Cashier, Some(NEVER))));
+
+    let cashier = &made[2];
+    assert!(vault.revoke_admin_token(&cashier.kept.id()).unwrap() == cashier.kept);
+    assert_eq!(vault.revoke_admin_token(&cashier.kept.id()).err(), Some(VaultError::TokenUnknown));
+    for unknown in ["", "0123456789abcdef", &made[0].kept.id()[..8], &made[0].token] {
+        assert_eq!(vault.revoke_admin_token(unknown).err(), Some(VaultError::TokenUnknown));
+    }
+    let tokens = place.open().admin_tokens().unwrap();
+    assert_eq!((tokens.admit(&cashier.token, 0), tokens.list().len()), (None, 4));
+
+    place.execute("UPDATE admin_tokens SET expires_at = 1000 WHERE label = 'viewer'");
+    vault.create_admin_token("another", Role::Viewer, NEVER).unwrap();
+    let labels: Vec<_> = vault.admin_tokens().unwrap().list().into_iter().map(|token| token.label).collect();
+    assert!(labels.len() == 4 && !labels.contains(&"viewer".to_owned()), "the expired one is forgotten: {labels:?}");
+}
+
+fn the_last_owner_stays_and_a_lost_one_is_made_up_for_at_the_next_start(place: &dyn Place) {
+    let file = place.path("admin-token");
+    let mut vault = place.open();
+    vault.first_admin_token(&file).unwrap();
+    vault.create_admin_token("dashboard", Role::Viewer, NEVER).unwrap();
+    let tokens = vault.admin_tokens().unwrap().list();
+    let first = tokens.iter().find(|token| token.label == "first").unwrap().id();
+    assert_eq!(vault.revoke_admin_token(&first).err(), Some(VaultError::LastOwner));
+    let second = vault.create_admin_token("second", Role::Owner, NEVER).unwrap();
+    vault.revoke_admin_token(&first).unwrap();
+    assert_eq!(vault.revoke_admin_token(&second.kept.id()).err(), Some(VaultError::LastOwner));
+    assert!(!vault.first_admin_token(&file).unwrap(), "there is an owner");
+
+    place.execute("UPDATE admin_tokens SET expires_at = 1000 WHERE label = 'second'");
+    assert!(vault.first_admin_token(&file).unwrap(), "nobody could give out tokens");
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(vault.admin_tokens().unwrap().admit(token.trim(), NEVER), Some(Role::Owner));
+    vault.revoke_admin_token(&second.kept.id()).unwrap();
 }
 
 fn a_token_file_that_cannot_be_written_leaves_no_token_behind(place: &dyn Place) {
@@ -158,4 +216,24 @@ fn a_batch_may_name_a_customer_twice_and_be_empty(place: &dyn Place) {
     // The same subject of another shop is somebody else.
     let known_and_new = vault.ensure_customers(&[customer(1, 8), customer(1, 7)]).unwrap();
     assert!(known_and_new[0] != keys[3] && known_and_new[1] == keys[0]);
+}
+
+fn an_erased_customer_is_gone_from_every_sale_and_nobody_else_is(place: &dyn Place) {
+    let mut vault = place.open();
+    let batch = [customer(1, 1), customer(2, 1), customer(1, 2)];
+    let keys = vault.ensure_customers(&batch).unwrap();
+    let (issuer, subject) = (&batch[0].issuer, &batch[0].subject);
+    assert!(!vault.erase_customer("https://other.example", subject).unwrap(), "another shop's");
+    assert!(!vault.erase_customer(issuer, "nobody").unwrap());
+    assert!(vault.erase_customer(issuer, subject).unwrap());
+    assert!(!vault.erase_customer(issuer, subject).unwrap(), "once");
+    drop(vault);
+    let mut vault = place.open();
+    for gone in &batch[..2] {
+        assert_eq!(vault.customer_of(gone.sale, gone.pseudonym).unwrap(), None);
+    }
+    assert!(vault.customer_of(SaleOrdinal(1), batch[2].pseudonym).unwrap().is_some());
+    let again = vault.ensure_customers(&batch).unwrap();
+    assert!(again[0] != keys[0] && again[0] == again[1], "whoever comes back is new");
+    assert!(again[2] == keys[2]);
 }

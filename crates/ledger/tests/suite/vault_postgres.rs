@@ -9,6 +9,7 @@ use std::thread;
 
 use crate::place::{InPostgres, Place as _, customer};
 use crate::support::wait_until;
+use domain::Role;
 use ledger::{
     CustomerError, NewCustomer, PostgresOptions, PostgresVault, StoreError, VaultError, VaultService, VaultStore as _,
 };
@@ -61,7 +62,7 @@ fn vaults_that_open_at_once_agree_on_keys_sales_and_one_token() {
     let files: Vec<usize> = (0..4).filter(|number| place.path(&format!("token-{number}")).exists()).collect();
     assert!(makers.len() == 1 && makers == files, "made by {makers:?}, written by {files:?}");
     let token = std::fs::read_to_string(place.path(&format!("token-{}", makers[0]))).unwrap();
-    assert!(place.open().admin_token_is_valid(token.trim(), 0).unwrap());
+    assert!(place.open().admin_tokens().unwrap().admit(token.trim(), 0).is_some());
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn what_a_call_returned_survives_a_killed_server_and_the_next_calls_go_on() {
     assert!(vault.deployment_keys().unwrap() == keys);
     assert!(vault.register_sale("one").unwrap() == sale);
     let token = std::fs::read_to_string(token).unwrap();
-    assert!(vault.admin_token_is_valid(token.trim(), 0).unwrap());
+    assert!(vault.admin_tokens().unwrap().admit(token.trim(), 0).is_some());
     assert_eq!(vault.ensure_customers(&[customer(1, 5_000)]).unwrap().len(), 1);
 
     // A vault that asked nothing in between loses its connection without knowing it.
@@ -195,10 +196,19 @@ fn a_call_whose_commit_got_no_answer_gives_what_it_wrote() {
     let keys = vault.ensure_customers(&[customer(1, 1), customer(1, 2)]).unwrap();
     assert!(vault.ensure_customers(&[customer(1, 1), customer(1, 2)]).unwrap() == keys);
     lost();
+    assert!(vault.erase_customer(&customer(1, 1).issuer, &customer(1, 1).subject).unwrap());
+    assert_eq!(vault.customer_of(customer(1, 1).sale, customer(1, 1).pseudonym).unwrap(), None);
+    lost();
     let file = place.path("token");
     assert!(vault.first_admin_token(&file).unwrap());
     let token = std::fs::read_to_string(file).unwrap();
-    assert!(vault.admin_token_is_valid(token.trim(), 0).unwrap());
+    assert!(vault.admin_tokens().unwrap().admit(token.trim(), 0).is_some());
+    lost();
+    let made = vault.create_admin_token("till", Role::Cashier, u64::MAX >> 1).unwrap();
+    assert_eq!(vault.admin_tokens().unwrap().list().len(), 2);
+    lost();
+    assert!(vault.revoke_admin_token(&made.kept.id()).unwrap() == made.kept);
+    assert_eq!(vault.admin_tokens().unwrap().list().len(), 1);
     lost();
 }
 

@@ -77,6 +77,28 @@ fn key_or_refusal(customer: &NewCustomer, known: &Known) -> Result<Secret, Vault
     }
 }
 
+/// Deletes the customer and their pseudonyms; notes in `was_there` that there was one.
+pub(super) async fn erase(
+    client: &mut Client,
+    issuer: &str,
+    subject: &str,
+    was_there: &mut bool,
+) -> Result<(), VaultError> {
+    together(client, async |transaction| {
+        // Locked first: whoever writes a pseudonym of theirs at the same time comes before this or after it.
+        let query = "SELECT id FROM vault.customers WHERE subject = $1 AND issuer = $2 FOR UPDATE";
+        let found = transaction.query_typed_opt(query, &[(&subject, Type::TEXT), (&issuer, Type::TEXT)]).await?;
+        let Some(row) = found else { return Ok(()) };
+        let id: i64 = column(&row, 0)?;
+        for delete in ["DELETE FROM vault.map WHERE customer = $1", "DELETE FROM vault.customers WHERE id = $1"] {
+            transaction.execute_typed(delete, &[(&id, Type::INT8)]).await?;
+        }
+        *was_there = true;
+        Ok(())
+    })
+    .await
+}
+
 async fn known(client: &impl GenericClient, customers: &[&NewCustomer]) -> Result<Vec<Known>, VaultError> {
     let columns = Columns::of(customers);
     let rows = client.query_typed(KNOWN, &columns.parameters()).await?;

@@ -48,6 +48,7 @@ CREATE TABLE vault.map (
 CREATE TABLE vault.admin_tokens (
     hash       BYTEA NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,
+    role       TEXT NOT NULL CHECK (role IN ('viewer', 'operator', 'cashier', 'owner')),
     created_at BIGINT NOT NULL,
     expires_at BIGINT NULL                 -- null: never
 );

@@ -259,9 +259,14 @@ fn told_by_server(told: &DbError) -> StoreError {
     if [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(code) {
         return StoreError::Damaged(said);
     }
-    if [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
-        .contains(code)
-    {
+    // A foreign key that leads nowhere: the customer was erased in the same moment, and the next try makes a new one.
+    let went_before = [
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::FOREIGN_KEY_VIOLATION,
+    ];
+    if went_before.contains(code) {
         return StoreError::Busy;
     }
     match code.code().get(..2) {
