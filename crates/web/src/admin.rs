@@ -221,7 +221,7 @@ pub(crate) async fn orders(
 }
 
 /// What only a process with books can tell.
-fn needs_books(app: &App) -> Result<(), Problem> {
+pub(crate) fn needs_books(app: &App) -> Result<(), Problem> {
     let detail = "this process keeps no books: ask one whose role is worker";
     if app.engine.roles().worker { Ok(()) } else { Err(Problem::new(Refusal::NotFound, detail)) }
 }

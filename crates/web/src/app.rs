@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::Engine;
+use webhooks::Feed;
 
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
@@ -19,23 +20,26 @@ pub struct AppOptions {
 
 /// The state that all serving threads share.
 pub struct App {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) metrics: Metrics,
+    pub(crate) feed: Feed,
     request_prefix: String,
     request_count: AtomicU64,
 }
 
 impl App {
     /// Wraps a running engine.
-    pub fn new(engine: Engine, options: AppOptions) -> Arc<Self> {
+    pub fn new(engine: impl Into<Arc<Engine>>, options: AppOptions) -> Arc<Self> {
+        let engine = engine.into();
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
             metrics: Metrics::new(),
+            feed: Feed::default(),
             request_prefix,
             request_count: AtomicU64::new(0),
         })

@@ -9,6 +9,7 @@ mod body;
 mod connections;
 mod customers;
 mod express;
+mod feed;
 mod identify;
 mod metrics;
 mod page;

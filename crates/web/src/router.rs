@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, purchase, shop, wire};
+use crate::{admin, customers, feed, purchase, shop, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -62,6 +62,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::confirm))
         .routes(routes!(admin::cancel))
         .routes(routes!(admin::parked))
+        .routes(routes!(feed::feed))
         .routes(routes!(admin::metrics))
 }
 

@@ -27,6 +27,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/admin/v1/sales/{sale}/orders", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/parked", 200),
+    ("GET", "/admin/v1/feed", 200),
     ("GET", "/metrics", 200),
     ("POST", "/admin/v1/sales/{sale}/{action}", 200),
 ];
