@@ -9,6 +9,7 @@ mod preflight;
 mod report;
 mod sale;
 mod serve;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +62,11 @@ enum Command {
     Sale {
         #[command(subcommand)]
         command: sale::SaleCommand,
+    },
+    /// Have events delivered to the shop: add, list, rotate, replay, pause, resume, remove.
+    Webhook {
+        #[command(subcommand)]
+        command: webhook::WebhookCommand,
     },
     /// Check every promise from outside: the chain's bytes against the books, and clients' notes against both.
     Audit(audit::AuditArgs),
@@ -128,6 +134,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             serve::run(&settings)
         }
         Command::Sale { command } => sale::run(command),
+        Command::Webhook { command } => webhook::run(command),
         Command::Audit(args) => audit::run(&args),
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),

@@ -45,10 +45,10 @@ pub(crate) enum SaleCommand {
 #[derive(Args)]
 pub(crate) struct Target {
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(crate) config: ConfigArgs,
     /// As JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

@@ -8,6 +8,7 @@ pub mod nats;
 pub mod nodes;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod redis;
 mod rights;
 pub mod tls;

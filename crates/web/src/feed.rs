@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use ::webhooks::feed::EVENTS_PER_PAGE_MAX;
+use ::webhooks::{Cursor, Event};
 use axum::Json;
 use axum::extract::{Query, State};
 use domain::Refusal;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use webhooks::feed::EVENTS_PER_PAGE_MAX;
-use webhooks::{Cursor, Event};
 
 use crate::admin::{admit, needs_books};
 use crate::app::App;

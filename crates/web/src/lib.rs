@@ -21,6 +21,7 @@ mod router;
 pub mod server;
 mod service;
 mod shop;
+mod webhooks;
 pub mod wire;
 
 pub use app::{App, AppOptions};

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, feed, purchase, shop, wire};
+use crate::{admin, customers, feed, purchase, shop, webhooks, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,6 +63,9 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::cancel))
         .routes(routes!(admin::parked))
         .routes(routes!(feed::feed))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::turn))
+        .routes(routes!(webhooks::remove))
         .routes(routes!(admin::metrics))
 }
 

@@ -46,17 +46,20 @@ fn the_feed_tells_a_sale_from_opening_to_settlement() {
     until("the settlement", || server.turn("drop", "settle").status == 200);
     server.drained("drop");
     let events = feed(&server, "", 100);
-    assert_eq!(kinds(&events), [
-        "sale_opened",
-        "held",
-        "sale_paused",
-        "sale_resumed",
-        "confirmed",
-        "held",
-        "released",
-        "sale_closed",
-        "sale_settled"
-    ]);
+    assert_eq!(
+        kinds(&events),
+        [
+            "sale_opened",
+            "held",
+            "sale_paused",
+            "sale_resumed",
+            "confirmed",
+            "held",
+            "released",
+            "sale_closed",
+            "sale_settled"
+        ]
+    );
     assert_eq!(events[1]["position"], held.json()["receipt"]["position"]);
     assert_eq!(events[1]["data"]["pay_by"], held.json()["pay_by"]);
     for event in [&events[1], &events[4]] {
@@ -66,10 +69,10 @@ fn the_feed_tells_a_sale_from_opening_to_settlement() {
         assert_eq!(data["price"], json!({ "amount": 9_800, "currency": "EUR" }));
         assert!(!event.to_string().contains("anna"), "the customer's name is told: {event}");
     }
-    assert_eq!((&events[2]["data"]["reason"], &events[6]["data"]["reason"]), (
-        &json!("operator"),
-        &json!("cancelled_by_customer")
-    ));
+    assert_eq!(
+        (&events[2]["data"]["reason"], &events[6]["data"]["reason"]),
+        (&json!("operator"), &json!("cancelled_by_customer"))
+    );
     assert_eq!(events[8]["data"]["items"], json!([{ "item": "boot", "sold": 2, "unsold": 3, "withdrawn": 0 }]));
     assert_eq!(events[1]["test"], Value::Null);
     for limit in [1, 2, 1_000] {

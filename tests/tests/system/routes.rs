@@ -28,6 +28,10 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/parked", 200),
     ("GET", "/admin/v1/feed", 200),
+    ("GET", "/admin/v1/webhooks", 200),
+    ("POST", "/admin/v1/webhooks", 201),
+    ("POST", "/admin/v1/webhooks/{webhook}/{action}", 200),
+    ("DELETE", "/admin/v1/webhooks/{webhook}", 200),
     ("GET", "/metrics", 200),
     ("POST", "/admin/v1/sales/{sale}/{action}", 200),
 ];
@@ -43,6 +47,8 @@ fn every_route_answers_and_stands_in_the_document() {
     let anna = server.customer("anna", "drop");
     let bought = anna.buy("boot", "key").is(201, "held");
     let (purchase, order) = (bought.text("purchase"), bought.text("order"));
+    let hook = serde_json::json!({ "url": "https://shop.invalid/hook" });
+    let added = server.operate(Request::post("/admin/v1/webhooks").json(&hook));
     let document = server.ask(&Request::get("/openapi.json")).json();
     assert_eq!(document, doorbuster(&["openapi"]).json(), "the command and the route give the same document");
 
@@ -56,6 +62,7 @@ fn every_route_answers_and_stands_in_the_document() {
     for &(method, path, status) in ROUTES {
         let filled = path.replace("{sale}", "drop").replace("{item}", "boot").replace("{action}", "pause");
         let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order);
+        let filled = filled.replace("{webhook}", &added.text("id"));
         let request = match path {
             "/admin/v1/sales" if method == "POST" => {
                 Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
@@ -64,6 +71,7 @@ fn every_route_answers_and_stands_in_the_document() {
             "/admin/v1/sales/{sale}/items/{item}/stock" => {
                 Request::post(&filled).json(&serde_json::json!({ "change": 5 }))
             }
+            "/admin/v1/webhooks" if method == "POST" => Request::post(path).json(&hook),
             _ => Request::new(method, &filled),
         };
         let reply = if is_the_operators(path) { server.operate(request) } else { anna.asks(request) };
