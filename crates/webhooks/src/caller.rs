@@ -253,9 +253,9 @@ mod tests {
         Caller::new(Target::parse(url, true).unwrap(), client_config(roots).unwrap(), times(whole))
     }
 
-    /// A server on loopback that shows a certificate for `127.0.0.1` and `localhost`, and answers every call with 204.
-    async fn tls_server(authority: &Authority) -> u16 {
-        let folder = std::env::current_exe().unwrap().with_extension(format!("tls-{}", std::process::id()));
+    /// A server on that address that shows a certificate for `127.0.0.1` and `localhost`, and answers every call with 204.
+    async fn tls_server(authority: &Authority, host: &str) -> u16 {
+        let folder = std::env::current_exe().unwrap().with_extension(format!("tls-{host}-{}", std::process::id()));
         let identity = authority.sign(&folder).unwrap();
         let certificate = CertificateDer::from_pem_file(&identity.certificate).unwrap();
         let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
@@ -264,7 +264,7 @@ mod tests {
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -281,7 +281,8 @@ mod tests {
     #[tokio::test]
     async fn over_tls_only_a_certificate_of_the_host_from_a_trusted_authority_is_believed() {
         let [authority, stranger] = [(); 2].map(|()| Authority::new().unwrap());
-        let port = tls_server(&authority).await;
+        let port = tls_server(&authority, "127.0.0.1").await;
+        let other_port = tls_server(&authority, "127.0.0.2").await;
         let roots = |authority: &Authority| {
             let mut roots = RootCertStore::empty();
             roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
@@ -291,8 +292,8 @@ mod tests {
         let named = trusting(&format!("https://localhost:{port}/"));
         assert_eq!(named.call(&call()).await, Outcome::Accepted(204));
         assert_eq!(named.call(&call()).await, Outcome::Accepted(204), "over the connection that is open already");
-        let other_host = trusting(&format!("https://127.0.0.2:{port}/")).call(&call()).await;
-        assert!(matches!(other_host, Outcome::Failed(None, _)), "{other_host:?}");
+        let other_host = trusting(&format!("https://127.0.0.2:{other_port}/")).call(&call()).await;
+        assert!(matches!(&other_host, Outcome::Failed(None, reason) if reason.starts_with("TLS: ")), "{other_host:?}");
         let distrusting = caller(&format!("https://localhost:{port}/"), roots(&stranger), 20_000).call(&call()).await;
         assert!(
             matches!(&distrusting, Outcome::Failed(None, reason) if reason.starts_with("TLS: ")),

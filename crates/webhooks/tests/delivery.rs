@@ -81,10 +81,8 @@ impl Deployment {
     fn decide(&self, command: Command) {
         let part = PrivatePart { commitment: [0; 32], sealed: vec![0; 28] };
         let part = matches!(command, Command::Purchase(_)).then_some(part);
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        tell.send(runtime.block_on(self.sale.owner.ask(Request::Decide(command, part)))).unwrap();
-        let answer = told.recv().unwrap().unwrap();
+        let answer = runtime.block_on(self.sale.owner.ask(Request::Decide(command, part))).unwrap();
         assert!(!matches!(answer, Decision::Refused { .. }), "{answer:?}");
     }
 

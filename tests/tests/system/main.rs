@@ -15,4 +15,5 @@ mod refusals;
 mod routes;
 mod starting;
 mod storage;
+mod webhooks;
 mod winners;
