@@ -144,7 +144,8 @@ fn serve(mut stream: TcpStream, number: usize, shared: &Shared) -> io::Result<()
         lock(&shared.calls).push(call.clone());
         match (shared.decide)(&call) {
             Answer::Status(status) => {
-                write!(stream, "HTTP/1.1 {status} As told\r\ncontent-length: 3\r\n\r\nyes")?;
+                let body = if status == 204 { "" } else { "as told" };
+                write!(stream, "HTTP/1.1 {status} As told\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
             }
             Answer::Redirect(to) => {
                 write!(stream, "HTTP/1.1 301 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")?;

@@ -268,11 +268,14 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut read = [0; 4_096];
-                while stream.read(&mut read).await.is_ok_and(|count| count > 0) {
-                    stream.write_all(b"HTTP/1.1 204 Fine\r\n\r\n").await.unwrap();
-                }
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut read = [0; 4_096];
+                    while stream.read(&mut read).await.is_ok_and(|count| count > 0) {
+                        stream.write_all(b"HTTP/1.1 204 Fine\r\n\r\n").await.unwrap();
+                    }
+                });
             }
         });
         port

@@ -27,8 +27,11 @@ pub(crate) const CALLS_MAX: usize = 8;
 const AHEAD_MAX: usize = 64;
 /// Events that wait at most; beyond it nothing new is read, and the endpoint falls behind.
 const WAITING_MAX: usize = 1_000;
-/// After so many failures in a row the receiver counts as down: one call at a time, and nothing new.
-const DOWN_AFTER: u32 = 8;
+/// When so many lanes have failed without a success between them, the receiver counts as down: one call at a time, and nothing new but a
+/// probe now and then. One order that a receiver does not like holds up no other.
+const DOWN_AFTER: usize = 8;
+/// While a receiver is down, one new event is tried so often; in the time until the first is parked they are fewer than may wait.
+const PROBE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How long a task rests whose file or chain could not be used.
 const REST: Duration = Duration::from_secs(5);
 
@@ -56,8 +59,8 @@ impl Pace {
     pub(crate) fn pause(&self, failures: u32, random: &mut fastrand::Rng) -> u64 {
         let factor = 3_u32.saturating_pow(failures.saturating_sub(1));
         let whole = self.first.saturating_mul(factor).min(self.longest);
-        let milliseconds = u64::try_from(whole.as_millis()).unwrap_or(u64::MAX);
-        random.u64(milliseconds / 2..=milliseconds)
+        let whole = milliseconds(whole);
+        random.u64(whole / 2..=whole)
     }
 }
 
@@ -108,7 +111,9 @@ pub(crate) struct Delivery {
     /// Lanes with a call under way.
     busy: HashSet<Lane>,
     calls: JoinSet<Called>,
-    failures_in_a_row: u32,
+    /// Lanes that have failed since the last success, as many as count.
+    failed: HashSet<Lane>,
+    probe_at: u64,
     /// Which sale is read first next time.
     turn: usize,
     rests_until: u64,
@@ -139,7 +144,8 @@ impl Delivery {
             waiting,
             busy: HashSet::new(),
             calls: JoinSet::new(),
-            failures_in_a_row: 0,
+            failed: HashSet::new(),
+            probe_at: 0,
             turn: 0,
             rests_until: 0,
         })
@@ -173,14 +179,24 @@ impl Delivery {
     }
 
     fn is_down(&self) -> bool {
-        self.failures_in_a_row >= DOWN_AFTER
+        self.failed.len() >= DOWN_AFTER
+    }
+
+    fn has_room(&self) -> bool {
+        self.calls.len() < if self.is_down() { 1 } else { CALLS_MAX }
     }
 
     /// How long nothing is due, an hour at most.
     fn pause(&self) -> Duration {
         let now = self.now();
         let waiting = self.first_of_lanes().map(|(_, waiting)| waiting.due_at).min();
-        let due = if self.rests_until > now { Some(self.rests_until) } else { waiting };
+        let probe = Some(self.probe_at).filter(|at| self.is_down() && *at > now);
+        let due = match self.rests_until {
+            until if until > now => Some(until),
+            // The end of a call wakes as well.
+            _ if !self.has_room() => None,
+            _ => [waiting, probe].into_iter().flatten().min(),
+        };
         let milliseconds = due.map_or(3_600_000, |due| due.saturating_sub(now)).clamp(1, 3_600_000);
         Duration::from_millis(milliseconds)
     }
@@ -196,8 +212,7 @@ impl Delivery {
     /// Begins as many calls as there is room for: what waits and is due first, then what is new.
     async fn begin_calls(&mut self) {
         while self.rests_until <= self.now() {
-            let room = if self.is_down() { 1 } else { CALLS_MAX };
-            if self.calls.len() >= room {
+            if !self.has_room() {
                 return;
             }
             let now = self.now();
@@ -206,7 +221,7 @@ impl Delivery {
                 self.call_again(key, &waiting);
                 continue;
             }
-            let holds_back = self.is_down() && !self.waiting.is_empty();
+            let holds_back = self.is_down() && !self.waiting.is_empty() && now < self.probe_at;
             if holds_back || self.waiting.len() >= WAITING_MAX {
                 return;
             }
@@ -294,6 +309,7 @@ impl Delivery {
             let found = match self.look(sale, from).await {
                 Ok(found) => found,
                 Err(reason) => {
+                    self.turn = (self.turn + distance + 1) % ends.len();
                     tracing::warn!(sale = sale.name(), reason, "events cannot be read now; webhooks of this sale wait");
                     self.rest();
                     return false;
@@ -330,11 +346,11 @@ impl Delivery {
             Outcome::Accepted(status) => {
                 let last = LastCall { status: Some(status), error: None, at: Some(now) };
                 let was_down = self.is_down();
-                self.failures_in_a_row = 0;
+                self.failed.clear();
                 self.waiting.remove(&key);
                 let place = self.place(&key.0);
                 self.note(&Note {
-                    place: place.filter(|_| is_fresh),
+                    place,
                     delivered: Some(&key).filter(|_| !is_fresh),
                     last: Some(&last),
                     ..Note::default()
@@ -344,7 +360,12 @@ impl Delivery {
                 }
             }
             Outcome::Failed(status, reason) => {
-                self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+                if !self.is_down() {
+                    self.failed.insert((key.0.clone(), lane));
+                }
+                if is_fresh {
+                    self.probe_at = now.saturating_add(milliseconds(PROBE_EVERY));
+                }
                 let last = LastCall { status, error: Some(reason.clone()), at: Some(now) };
                 let before = self.waiting.get(&key).cloned();
                 let attempts = before.as_ref().map_or(0, |waiting| waiting.attempts).saturating_add(1);
@@ -381,7 +402,7 @@ impl Delivery {
 
     /// Keeps an event for later, or parks it when it has had all its time.
     fn waits(&mut self, key: EventKey, waiting: Waiting, last: Option<&LastCall>) {
-        let give_up_after = u64::try_from(self.shared.pace.give_up_after.as_millis()).unwrap_or(u64::MAX);
+        let give_up_after = milliseconds(self.shared.pace.give_up_after);
         let parked = waiting.failed_at.is_some_and(|at| self.now().saturating_sub(at) >= give_up_after);
         let place = self.place(&key.0);
         self.note(&Note { place, waits: Some((&key, &waiting, parked)), last, ..Note::default() });
@@ -425,8 +446,12 @@ impl Delivery {
     }
 
     fn rest(&mut self) {
-        self.rests_until = self.now().saturating_add(u64::try_from(REST.as_millis()).unwrap_or(u64::MAX));
+        self.rests_until = self.now().saturating_add(milliseconds(REST));
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The event of a record, as it was told before.

@@ -1,7 +1,6 @@
 //! Reading events: the records of a chain below the end that the books have reached, told one by one. Blocks; reads only.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chain::batch::Batch;
 use chain::{BatchError, LogReader, ReadError};
@@ -78,10 +77,12 @@ struct Reading {
     definition: Definition,
 }
 
-/// Readers of the chains, kept from one look to the next since a new one has to search its place.
+/// Readers of the chains, kept from one look to the next since a new one has to search its place; several of a sale that is read by
+/// several at once.
 #[derive(Default)]
 pub(crate) struct Readers {
-    kept: Mutex<HashMap<SaleOrdinal, Reading>>,
+    /// The one used last stands last.
+    kept: Mutex<Vec<(SaleOrdinal, Reading)>>,
 }
 
 impl Readers {
@@ -92,19 +93,27 @@ impl Readers {
         if wanted.from >= end {
             return Ok(Found { events: Vec::new(), next: wanted.from, end });
         }
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&sale.ordinal);
+        let kept = {
+            let mut kept = self.kept();
+            let index = kept.iter().rposition(|(ordinal, _)| *ordinal == sale.ordinal);
+            index.map(|index| kept.remove(index).1)
+        };
         let mut reading = match kept {
             Some(reading) => reading,
             None => Reading::open(sale)?,
         };
         // A reader that failed is not kept: the next look starts with a new one.
         let found = reading.read(engine, sale, &books, wanted, end)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         if kept.len() >= READERS_MAX {
-            kept.clear();
+            kept.remove(0);
         }
-        kept.insert(sale.ordinal, reading);
+        kept.push((sale.ordinal, reading));
         Ok(found)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(SaleOrdinal, Reading)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -256,9 +256,10 @@ impl Webhooks {
         self.state(id)
     }
 
-    /// Calls again.
+    /// Calls again, at once for what waits.
     pub fn resume(&self, id: &str) -> Result<EndpointState, WebhookError> {
-        self.change(id, |store| store.pause(id, None))?;
+        let now = self.shared.engine.now();
+        self.change(id, |store| store.pause(id, None).and_then(|()| store.make_due(id, now)))?;
         self.state(id)
     }
 

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_vector_of_the_specification_is_signed_as_it_says() {
-        let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLw==");
+        let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let (id, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#);
         let signed = signatures(&[&secret], id, 1_614_265_330, body);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");

@@ -124,7 +124,11 @@ impl Target {
         // Without TLS nothing leaves this machine, whatever else is allowed.
         let allowed =
             if self.loopback_allowed && address.is_loopback() { true } else { self.is_tls() && is_public(address) };
-        if allowed { Ok(()) } else { Err(TargetError::Address(address)) }
+        match allowed {
+            true => Ok(()),
+            false if is_public(address) => Err(TargetError::Scheme(self.url.scheme().to_owned())),
+            false => Err(TargetError::Address(address)),
+        }
     }
 }
 
@@ -287,11 +291,11 @@ mod tests {
         assert_eq!(target.look_up().unwrap(), ["127.0.0.1:8000".parse().unwrap()]);
         assert!(Target::parse("http://localhost:8000/hook", true).unwrap().look_up().is_ok());
         assert!(Target::parse("https://[::1]:8443/hook", true).is_ok());
-        for url in
-            ["http://8.8.8.8:8000/", "http://10.0.0.1:8000/", "https://10.0.0.1/", "http://[::ffff:127.0.0.1]:8000/"]
-        {
+        for url in ["http://10.0.0.1:8000/", "https://10.0.0.1/", "http://[::ffff:127.0.0.1]:8000/"] {
             assert!(matches!(Target::parse(url, true), Err(TargetError::Address(_))), "{url}");
         }
+        let plain = Target::parse("http://8.8.8.8:8000/", true);
+        assert_eq!(plain, Err(TargetError::Scheme("http".to_owned())));
         assert_eq!(Target::parse("http://127.0.0.1:6379/", true), Err(TargetError::Port(6379)));
     }
 }
