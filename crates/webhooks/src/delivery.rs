@@ -32,8 +32,13 @@ const WAITING_MAX: usize = 1_000;
 const DOWN_AFTER: usize = 8;
 /// While a receiver is down, one new event is tried so often; in the time until the first is parked they are fewer than may wait.
 const PROBE_EVERY: Duration = Duration::from_secs(5 * 60);
+/// From the first failure to the parking, by default.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(72 * 60 * 60);
 /// How long a task rests whose file or chain could not be used.
 const REST: Duration = Duration::from_secs(5);
+
+const _: () =
+    assert!(GIVE_UP_AFTER.as_secs() / PROBE_EVERY.as_secs() + (CALLS_MAX + DOWN_AFTER) as u64 <= WAITING_MAX as u64);
 
 /// When a failed call is repeated.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +53,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
-        Self { first: Duration::from_secs(1), longest: hours(4), give_up_after: hours(72) }
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(4 * 60 * 60), give_up_after: GIVE_UP_AFTER }
     }
 }
 
@@ -243,6 +247,10 @@ impl Delivery {
                 continue;
             }
             let event = self.ahead.remove(index)?;
+            // It had failed when the process died, with an older one still on its way: it waits already.
+            if self.waiting.contains_key(&(event.sale.clone(), event.position)) {
+                continue;
+            }
             let is_behind = self.waiting.iter().any(|((sale, _), waiting)| (sale, waiting.lane) == (&lane.0, lane.1));
             if !is_behind {
                 return Some(event);

@@ -114,9 +114,11 @@ impl Target {
         if addresses.is_empty() {
             return Err(unknown());
         }
-        for address in &addresses {
-            self.check(address.ip())?;
-        }
+        self.check_all(addresses)
+    }
+
+    fn check_all(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, TargetError> {
+        addresses.iter().try_for_each(|address| self.check(address.ip()))?;
         Ok(addresses)
     }
 
@@ -283,6 +285,18 @@ mod tests {
         assert!(matches!(name.look_up(), Err(TargetError::Address(address)) if address.is_loopback()));
         let nothing = Target::parse("https://nothing.invalid/hook", false).unwrap();
         assert_eq!(nothing.look_up(), Err(TargetError::Unknown("nothing.invalid".to_owned())));
+    }
+
+    #[test]
+    fn one_address_inside_spoils_those_outside() {
+        let target = Target::parse("https://shop.example/hook", false).unwrap();
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let outside = addresses(&["8.8.8.8:443", "[2606:4700::1111]:443"]);
+        assert_eq!(target.check_all(outside.clone()), Ok(outside));
+        for inside in ["192.168.1.1:443", "[::1]:443", "[::ffff:192.168.1.1]:443", "[64:ff9b::c0a8:101]:443"] {
+            let refused = target.check_all(addresses(&["8.8.8.8:443", inside]));
+            assert!(matches!(refused, Err(TargetError::Address(_))), "{inside}");
+        }
     }
 
     #[test]
