@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) identity: IdentitySettings,
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
+    pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
     pub(crate) redis: RedisSection,
     pub(crate) nats: NatsSection,
@@ -72,6 +73,12 @@ pub(crate) struct PurchaseSettings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BooksSettings {
     pub(crate) records_per_second_max: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookSettings {
+    pub(crate) dangerous_webhook_targets: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ mod report;
 mod sale;
 mod serve;
 mod token;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,11 @@ enum Command {
     Customer {
         #[command(subcommand)]
         command: customer::CustomerCommand,
+    },
+    /// Have events delivered to the shop: add, list, rotate, replay, pause, resume, remove.
+    Webhook {
+        #[command(subcommand)]
+        command: webhook::WebhookCommand,
     },
     /// Check every promise from outside: the chain's bytes against the books, and clients' notes against both.
     Audit(audit::AuditArgs),
@@ -142,6 +148,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sale { command } => sale::run(command),
         Command::Token { command } => token::run(command),
         Command::Customer { command } => customer::run(command),
+        Command::Webhook { command } => webhook::run(command),
         Command::Audit(args) => audit::run(&args),
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),

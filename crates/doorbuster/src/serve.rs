@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use web::server::Routes;
 use web::{App, AppOptions, Listener, ListenerOptions};
+use webhooks::{WebhookOptions, Webhooks};
 
 use crate::config::Settings;
 use crate::data_client::Endpoints;
@@ -44,7 +45,9 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
             }),
         },
     )?;
-    let app = App::new(engine, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
+    let engine = Arc::new(engine);
+    let webhooks = start_webhooks(settings, &engine)?;
+    let app = App::new(engine, webhooks, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;
     let public =
@@ -61,8 +64,19 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         public.stop();
     }
     admin.stop();
+    app.stop_webhooks();
     app.engine().stop();
     Ok(ExitCode::SUCCESS)
+}
+
+/// In a process that keeps books; only there are events told.
+fn start_webhooks(settings: &Settings, engine: &Arc<Engine>) -> anyhow::Result<Option<Webhooks>> {
+    if !engine.roles().worker {
+        return Ok(None);
+    }
+    let options =
+        WebhookOptions { loopback_allowed: settings.webhooks.dangerous_webhook_targets, ..WebhookOptions::default() };
+    Ok(Some(Webhooks::start(Arc::clone(engine), options)?))
 }
 
 fn announce(settings: &Settings, app: &App, endpoints: &Endpoints) {

@@ -132,6 +132,11 @@ impl DataFolder {
         self.path.join("books.sqlite")
     }
 
+    /// The file of the webhooks.
+    pub fn webhooks(&self) -> PathBuf {
+        self.path.join("webhooks.sqlite")
+    }
+
     /// Where the first admin token is written.
     pub fn admin_token(&self) -> PathBuf {
         self.path.join("admin-token")

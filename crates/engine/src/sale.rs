@@ -73,6 +73,11 @@ impl Sale {
         self.owner.view()
     }
 
+    /// A reader of its chain, at record 0. What it may read ends at the watermark, or where the books are. Blocks.
+    pub fn log_reader(&self) -> Result<LogReader, ReadError> {
+        LogReader::open(Arc::new(DiskFiles), &self.folder)
+    }
+
     /// The customer's slot in milliseconds after the opening; the same whenever it is asked.
     pub fn slot_offset(&self, customer: Pseudonym) -> u32 {
         chain::head::slot_offset(&self.slot_secret, customer, self.definition().spread_milliseconds)
@@ -122,7 +127,7 @@ impl Sale {
         let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reader = match slot.take() {
             Some(reader) => reader,
-            None => LogReader::open(Arc::new(DiskFiles), &self.folder)?,
+            None => self.log_reader()?,
         };
         // A reader that failed is not put back: the next call starts with a new one.
         let found = reader.batch_containing(position)?;

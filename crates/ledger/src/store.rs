@@ -1,4 +1,4 @@
-//! How the ledger's SQLite files are opened, checked and versioned, and why a store cannot be used. It knows no table of theirs.
+//! How SQLite files are opened, checked and versioned, and why a store cannot be used. It knows no table of theirs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -78,19 +78,19 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 /// What a store must look like.
-pub(crate) struct Schema {
+pub struct Schema {
     /// The newest version that this program knows; stands in `PRAGMA user_version`.
-    pub(crate) version: i64,
+    pub version: i64,
     /// The statements that make an empty file that version.
-    pub(crate) sql: &'static str,
+    pub sql: &'static str,
     /// `NORMAL` or `FULL`, for `PRAGMA synchronous`.
-    pub(crate) synchronous: &'static str,
+    pub synchronous: &'static str,
     /// Pages of 4 KiB in the write-ahead log before they are moved into the file; scattered writes gain from many.
-    pub(crate) checkpoint_pages: u32,
+    pub checkpoint_pages: u32,
 }
 
 /// Opens or creates the file for writing.
-pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+pub fn open(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

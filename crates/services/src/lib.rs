@@ -1,4 +1,5 @@
-//! Other people's servers, started privately on loopback ports: for tests, the bench, and a cluster on one machine.
+//! Other people's servers, started privately on loopback ports: for tests, the bench, and a cluster on one machine. And a shop's end of
+//! webhooks, for tests.
 //!
 //! Nothing here is part of the engine; `nodes` starts its processes as it starts the servers. Every server gets a folder of its own, free ports, random passwords and users that may do no
 //! more than the engine needs. `up` returns when all of them are ready.
@@ -8,6 +9,7 @@ pub mod nats;
 pub mod nodes;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod redis;
 mod rights;
 pub mod tls;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::webhooks::{Feed, Webhooks};
 use engine::Engine;
 
 use crate::metrics::Metrics;
@@ -19,23 +20,28 @@ pub struct AppOptions {
 
 /// The state that all serving threads share.
 pub struct App {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) metrics: Metrics,
+    pub(crate) feed: Feed,
+    /// `None` where no books are kept.
+    pub(crate) webhooks: Option<Webhooks>,
     request_prefix: String,
     request_count: AtomicU64,
 }
 
 impl App {
-    /// Wraps a running engine.
-    pub fn new(engine: Engine, options: AppOptions) -> Arc<Self> {
+    /// Wraps a running engine, and the service that calls the shop where there is one.
+    pub fn new(engine: Arc<Engine>, webhooks: Option<Webhooks>, options: AppOptions) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
             metrics: Metrics::new(),
+            feed: Feed::default(),
+            webhooks,
             request_prefix,
             request_count: AtomicU64::new(0),
         })
@@ -44,6 +50,13 @@ impl App {
     /// The engine behind it.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Ends the calls to the shop; what was not noted is delivered again at the next start.
+    pub fn stop_webhooks(&self) {
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.stop();
+        }
     }
 
     /// The client's own request id where it is short and plain, else a new one.

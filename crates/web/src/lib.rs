@@ -11,6 +11,7 @@ mod customers;
 mod erase;
 mod export;
 mod express;
+mod feed;
 mod identify;
 mod metrics;
 mod outgoing;
@@ -25,6 +26,7 @@ pub mod server;
 mod service;
 mod shop;
 mod tokens;
+mod webhooks;
 pub mod wire;
 
 pub use app::{App, AppOptions};

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, erase, export, payments, purchase, shop, tokens, wire};
+use crate::{admin, customers, erase, export, feed, payments, purchase, shop, tokens, webhooks, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -68,6 +68,10 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(payments::report_payment))
         .routes(routes!(payments::refund))
         .routes(routes!(admin::parked))
+        .routes(routes!(feed::feed))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::turn))
+        .routes(routes!(webhooks::remove))
         .routes(routes!(admin::metrics))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

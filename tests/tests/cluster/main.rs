@@ -1,6 +1,7 @@
 //! A cluster of real servers, and what breaks in it. Each test has a sale of its own; the cluster is shared, and healed in between.
 
 mod crowd;
+mod events;
 mod faults;
 mod named;
 mod paths;

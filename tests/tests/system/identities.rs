@@ -68,6 +68,11 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("POST", "/admin/v1/orders/{order}/payments", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/payments/{attempt}/{fact}", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/refund", END_ORDERS),
+    ("GET", "/admin/v1/feed", READ),
+    ("GET", "/admin/v1/webhooks", READ),
+    ("POST", "/admin/v1/webhooks", MANAGE),
+    ("POST", "/admin/v1/webhooks/{webhook}/{action}", MANAGE),
+    ("DELETE", "/admin/v1/webhooks/{webhook}", MANAGE),
     ("GET", "/admin/v1/tokens", MANAGE),
     ("POST", "/admin/v1/tokens", MANAGE),
     ("DELETE", "/admin/v1/tokens/{id}", MANAGE),
@@ -140,6 +145,11 @@ impl World {
             let token = make_token(&self.server, "viewer", 3_600);
             filled = filled.replace("{id}", token["id"].as_str().unwrap());
         }
+        if filled.contains("{webhook}") {
+            let hook = json!({ "url": "https://shop.invalid/hook" });
+            let added = self.server.operate(Request::post("/admin/v1/webhooks").json(&hook)).is(201, "");
+            filled = filled.replace("{webhook}", &added.text("id"));
+        }
         let request = Request::new(method, &filled);
         match (method, path) {
             (_, "/v1/sales/{sale}/items/{item}/purchases") => self.anna.attempt("boot", &name, 1).request().clone(),
@@ -147,6 +157,7 @@ impl World {
             ("PUT", "/admin/v1/sales/{sale}") => Request::new(method, &format!("/admin/v1/sales/{name}"))
                 .json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
             ("POST", "/admin/v1/customers/erase") => request.json(&json!({ "issuer": ISSUER, "subject": name })),
+            ("POST", "/admin/v1/webhooks") => request.json(&json!({ "url": "https://shop.invalid/hook" })),
             ("POST", "/admin/v1/tokens") => request.json(&json!({ "label": name, "role": "viewer" })),
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,
@@ -180,7 +191,12 @@ fn told(reply: &Reply) -> String {
 
 /// The same route for things that nobody has, where what exists is not for everybody to know.
 fn unknown(method: &str, path: &str) -> Option<Request> {
-    let ids = [("{order}", "or_nothing"), ("{purchase}", "pu_nothing"), ("{id}", "0123456789abcdef")];
+    let ids = [
+        ("{order}", "or_nothing"),
+        ("{purchase}", "pu_nothing"),
+        ("{id}", "0123456789abcdef"),
+        ("{webhook}", "wh_nothing"),
+    ];
     let is_private = is_admins(path) || ids.iter().any(|(name, _)| path.contains(name));
     let filled = ids.iter().fold(path.to_owned(), |filled, (name, id)| filled.replace(name, id));
     let filled = ["{sale}", "{item}", "{action}"].iter().fold(filled, |filled, name| filled.replace(name, "nothing"));

@@ -3,6 +3,7 @@
 mod command_line;
 mod connections;
 mod demo;
+mod events;
 mod express;
 mod field;
 mod folders;
@@ -16,4 +17,5 @@ mod refusals;
 mod routes;
 mod starting;
 mod storage;
+mod webhooks;
 mod winners;

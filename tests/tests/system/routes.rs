@@ -33,6 +33,11 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/admin/v1/sales/{sale}/orders.json", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/parked", 200),
+    ("GET", "/admin/v1/feed", 200),
+    ("GET", "/admin/v1/webhooks", 200),
+    ("POST", "/admin/v1/webhooks", 201),
+    ("POST", "/admin/v1/webhooks/{webhook}/{action}", 200),
+    ("DELETE", "/admin/v1/webhooks/{webhook}", 200),
     ("GET", "/metrics", 200),
     ("POST", "/admin/v1/sales/{sale}/{action}", 200),
     ("GET", "/admin/v1/tokens", 200),
@@ -54,6 +59,8 @@ fn every_route_answers_and_stands_in_the_document() {
     let (purchase, order) = (bought.text("purchase"), bought.text("order"));
     let label = serde_json::json!({ "label": "a dashboard", "role": "viewer" });
     let token = server.operate(Request::post("/admin/v1/tokens").json(&label)).is(201, "").text("id");
+    let hook = serde_json::json!({ "url": "https://shop.invalid/hook" });
+    let added = server.operate(Request::post("/admin/v1/webhooks").json(&hook));
     let document = server.ask(&Request::get("/openapi.json")).json();
     assert_eq!(document, doorbuster(&["openapi"]).json(), "the command and the route give the same document");
 
@@ -71,6 +78,7 @@ fn every_route_answers_and_stands_in_the_document() {
             .replace("{action}", "pause")
             .replace("{attempt}/{fact}", "0/paid");
         let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order).replace("{id}", &token);
+        let filled = filled.replace("{webhook}", &added.text("id"));
         let request = match path {
             "/admin/v1/sales" if method == "POST" => {
                 Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
@@ -85,6 +93,7 @@ fn every_route_answers_and_stands_in_the_document() {
             "/admin/v1/sales/{sale}/items/{item}/stock" => {
                 Request::post(&filled).json(&serde_json::json!({ "change": 5 }))
             }
+            "/admin/v1/webhooks" if method == "POST" => Request::post(path).json(&hook),
             _ => Request::new(method, &filled),
         };
         let reply = if is_the_operators(path) { server.operate(request) } else { anna.asks(request) };
