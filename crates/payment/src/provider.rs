@@ -1,0 +1,101 @@
+//! What is asked of a provider, and how a question can fail.
+
+use crate::limits::WORDS_BYTES_MAX;
+use crate::secret::Secret;
+
+/// A payment that the provider has made for an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The provider's own name of it.
+    pub reference: String,
+    /// What the customer needs for paying. As long as nobody was given it, nobody can pay.
+    pub pay_with: PayWith,
+}
+
+/// How the customer pays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PayWith {
+    /// On this page.
+    Url(String),
+    /// On the shop's own page, with the provider's script and this secret. It goes to this customer's browser and nowhere else.
+    ClientSecret(Secret),
+}
+
+/// Why there is no answer. Whatever it says, repeating the same call with the same key is never a second payment or refund; whether
+/// it can help stands in [`Self::may_repeat`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// Definite: the provider has understood and will not do it, now or later.
+    #[error("the provider refused ({status} {code}): {words}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The provider's own code of the reason, or `none`.
+        code: String,
+        /// The provider's own words, shortened.
+        words: String,
+    },
+    /// Definite: nothing was done, because nothing arrived or the provider turned it away unread. Repeat it after a while.
+    #[error("the provider was not reached, nothing was done there: {0}")]
+    NotReached(String),
+    /// Unknown: it may have been done. Repeat it with the same key, or ask what became of it.
+    #[error("the provider may or may not have done it: {0}")]
+    Unknown(String),
+}
+
+impl ProviderError {
+    /// Whether the call certainly had no effect.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::NotReached(_) => true,
+            Self::Unknown(_) => false,
+        }
+    }
+
+    /// Whether the same call may end differently later.
+    pub fn may_repeat(&self) -> bool {
+        match self {
+            Self::Refused { .. } => false,
+            Self::NotReached(_) | Self::Unknown(_) => true,
+        }
+    }
+
+    pub(crate) fn refused(status: u16, code: &str, words: &str) -> Self {
+        Self::Refused { status, code: shortened(code), words: shortened(words) }
+    }
+}
+
+/// A stranger's words on one line, within bounds.
+pub(crate) fn shortened(words: &str) -> String {
+    let mut short = String::new();
+    for character in words.chars().map(|character| if character.is_control() { ' ' } else { character }) {
+        if short.len() + character.len_utf8() > WORDS_BYTES_MAX {
+            break;
+        }
+        short.push(character);
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ProviderError, shortened};
+
+    #[test]
+    fn errors_say_whether_something_happened_and_whether_to_repeat() {
+        let table = [
+            (ProviderError::refused(400, "resource_missing", "no such payment"), true, false),
+            (ProviderError::NotReached("no connection".to_owned()), true, true),
+            (ProviderError::Unknown("no answer in time".to_owned()), false, true),
+        ];
+        for (error, is_definite, may_repeat) in table {
+            assert_eq!((error.is_definite(), error.may_repeat()), (is_definite, may_repeat), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_words_stay_on_one_line_and_within_bounds() {
+        assert_eq!(shortened("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(shortened(&"ä".repeat(500)).len(), 200);
+    }
+}
