@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -124,6 +125,7 @@ impl StandIn {
         if !options.address.ip().is_loopback() || !options.direction.ip().is_loopback() {
             return Err(io::Error::other("a stand-in listens on loopback only: whoever reaches it can pay everything"));
         }
+        let bound = [std::net::TcpListener::bind(options.address)?, std::net::TcpListener::bind(options.direction)?];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let courier = Courier::new(
             &options.callback_secret,
@@ -135,8 +137,7 @@ impl StandIn {
             courier.aim(target);
         }
         let service = Service::new(options.secret_key, options.customers, options.plan, Arc::clone(&courier));
-        let listener = runtime.block_on(TcpListener::bind(options.address))?;
-        let direction = runtime.block_on(TcpListener::bind(options.direction))?;
+        let [listener, direction] = adopted(&runtime, bound)?;
         let addresses = (listener.local_addr()?, direction.local_addr()?);
         let (outages, changes) = mpsc::channel(1);
         let is_unavailable = AtomicBool::new(false);
@@ -212,6 +213,17 @@ impl Drop for StandIn {
             let _ = thread.join();
         }
     }
+}
+
+/// Listeners of that runtime. They were bound without it, because whoever starts a stand-in may be in a runtime already.
+fn adopted(runtime: &Runtime, bound: [std::net::TcpListener; 2]) -> io::Result<[TcpListener; 2]> {
+    let _entered = runtime.enter();
+    let adopt = |listener: std::net::TcpListener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    let [first, second] = bound;
+    Ok([adopt(first)?, adopt(second)?])
 }
 
 /// The customer has the secret and not the reference, but one begins with the other.
