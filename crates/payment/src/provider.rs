@@ -1,7 +1,79 @@
 //! What is asked of a provider, and how a question can fail.
 
+use std::sync::Arc;
+
+use domain::Money;
+
+use crate::event::{Event, EventError};
+use crate::fact::{Fact, RefundFact};
+use crate::key::{AttemptKey, RefundKey};
 use crate::limits::WORDS_BYTES_MAX;
+use crate::sandbox::Sandbox;
 use crate::secret::Secret;
+use crate::stripe::Stripe;
+
+/// Whoever takes the money.
+pub enum Provider {
+    /// A provider of Stripe's shape.
+    Stripe(Stripe),
+    /// The one inside the process, without money.
+    Sandbox(Arc<Sandbox>),
+}
+
+impl Provider {
+    /// Whether it takes real money.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::Stripe(stripe) => stripe.is_live(),
+            Self::Sandbox(_) => false,
+        }
+    }
+
+    /// Makes the attempt's payment, or finds the one that an earlier call with the same key and money has made.
+    ///
+    /// `return_url` is where the customer's browser goes afterwards. Where the customer pays on the shop's own page, that page knows
+    /// it and the provider does not need it.
+    pub async fn create(&self, key: &AttemptKey, money: Money, return_url: &str) -> Result<Created, ProviderError> {
+        match self {
+            Self::Stripe(stripe) => stripe.create(key, money).await,
+            Self::Sandbox(sandbox) => sandbox.create(key, money, return_url),
+        }
+    }
+
+    /// Asks for the end of a payment and gives what became of it, which may be anything: success may have been quicker, and what a
+    /// bank is working on stays open. Repeating it is harmless.
+    pub async fn cancel(&self, reference: &str) -> Result<Fact, ProviderError> {
+        match self {
+            Self::Stripe(stripe) => stripe.cancel(reference).await,
+            Self::Sandbox(sandbox) => sandbox.cancel(reference),
+        }
+    }
+
+    /// Asks what became of a payment.
+    pub async fn fetch(&self, reference: &str) -> Result<Fact, ProviderError> {
+        match self {
+            Self::Stripe(stripe) => stripe.fetch(reference).await,
+            Self::Sandbox(sandbox) => sandbox.fetch(reference),
+        }
+    }
+
+    /// Gives money of a payment back, once under that key for ever. A refund that was tried and failed stays so under its key;
+    /// another try needs the next number.
+    pub async fn refund(&self, reference: &str, money: Money, key: &RefundKey) -> Result<RefundFact, ProviderError> {
+        match self {
+            Self::Stripe(stripe) => stripe.refund(reference, money, key).await,
+            Self::Sandbox(sandbox) => sandbox.refund(reference, money, key),
+        }
+    }
+
+    /// Believes and reads a callback. `header` is the value of [`crate::signature::SIGNATURE_HEADER`], empty without one.
+    pub fn receive(&self, header: &str, body: &[u8], now_seconds: u64) -> Result<Event, EventError> {
+        match self {
+            Self::Stripe(stripe) => stripe.receive(header, body, now_seconds),
+            Self::Sandbox(sandbox) => sandbox.receive(header, body, now_seconds),
+        }
+    }
+}
 
 /// A payment that the provider has made for an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]

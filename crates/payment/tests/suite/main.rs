@@ -4,4 +4,5 @@ mod support;
 
 mod callbacks;
 mod client;
+mod sandbox;
 mod stripe;

@@ -60,6 +60,20 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
+/// Serves a router on every connection until the test ends.
+pub(crate) fn serve(listener: tokio::net::TcpListener, router: Router) {
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper_util::service::TowerToHyperService::new(router.clone());
+            tokio::spawn(async move {
+                let stream = hyper_util::rt::TokioIo::new(stream);
+                drop(hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await);
+            });
+        }
+    });
+}
+
 /// What an engine does with callbacks: believe, read, keep, acknowledge.
 #[derive(Clone, Default)]
 pub(crate) struct Inbox {
@@ -74,16 +88,7 @@ impl Inbox {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/callbacks", post(take)).with_state(self.clone());
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let service = hyper_util::service::TowerToHyperService::new(router.clone());
-                tokio::spawn(async move {
-                    let stream = hyper_util::rt::TokioIo::new(stream);
-                    drop(hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await);
-                });
-            }
-        });
+        serve(listener, router);
         CallbackTarget { address, path: "/callbacks".to_owned() }
     }
 
