@@ -107,7 +107,8 @@ mod tests {
             "data": {"object": object}})
         .to_string();
         let secret = Secret::new("whsec_1");
-        let event = Event::receive(&[secret.clone()], &sign(&secret, body.as_bytes(), NOW), body.as_bytes(), NOW)?;
+        let event =
+            Event::receive(std::slice::from_ref(&secret), &sign(&secret, body.as_bytes(), NOW), body.as_bytes(), NOW)?;
         assert_eq!((event.id.as_str(), event.created_seconds), ("evt_1", NOW - 7));
         Ok(event.told)
     }

@@ -15,7 +15,7 @@ use crate::stripe::Stripe;
 /// Whoever takes the money.
 pub enum Provider {
     /// A provider of Stripe's shape.
-    Stripe(Stripe),
+    Stripe(Box<Stripe>),
     /// The one inside the process, without money.
     Sandbox(Arc<Sandbox>),
 }

@@ -216,6 +216,12 @@ impl Books {
         Ok((&self.refunds[place], true))
     }
 
+    /// Idempotency keys do not live for ever.
+    pub(crate) fn forget_keys(&mut self) {
+        self.by_key.clear();
+        self.refund_by_key.clear();
+    }
+
     /// Everything.
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = Totals { payments: self.payments.clone(), refunds: self.refunds.clone(), ..Totals::default() };

@@ -192,6 +192,11 @@ impl StandIn {
         self.director.outage(outage);
     }
 
+    /// A day passes: the idempotency keys of all calls so far are forgotten, so repeating one is a new call.
+    pub fn forget_keys(&self) {
+        self.director.service.forget_keys();
+    }
+
     /// Everything in the books.
     pub fn books(&self) -> Totals {
         self.director.service.totals()

@@ -59,6 +59,10 @@ impl Service {
         self.state().books.totals()
     }
 
+    pub(crate) fn forget_keys(&self) {
+        self.state().books.forget_keys();
+    }
+
     pub(crate) fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
         self.state().plan.script.extend(behaviours);
     }

@@ -4,5 +4,6 @@ mod support;
 
 mod callbacks;
 mod client;
+mod reconciliation;
 mod sandbox;
 mod stripe;

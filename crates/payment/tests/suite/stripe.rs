@@ -113,6 +113,9 @@ async fn refunds_happen_once_under_their_key_and_never_exceed_what_was_captured(
     let open = adapter.create(&attempt(1), euros(1_500)).await.unwrap().reference;
     let once = adapter.refund(&paid, euros(1_000), &attempt(0).refund(0)).await.unwrap();
     assert_eq!(adapter.refund(&paid, euros(1_000), &attempt(0).refund(0)).await.unwrap(), once);
+    standin.forget_keys();
+    let days_later = adapter.refund(&paid, euros(400), &attempt(0).refund(0)).await.unwrap();
+    assert_eq!(days_later, once, "the provider has forgotten the key, and still nothing goes back twice");
     for (reference, amount, key) in [
         (&paid, 501, attempt(0).refund(1)),
         (&open, 1, attempt(1).refund(0)),
