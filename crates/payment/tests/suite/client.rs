@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{adapter, attempt, euros, options, standin};
+use crate::support::{SECRET_KEY, adapter, attempt, euros, options, standin};
 
 /// Speaks TLS and passes everything on to a plain server; gives where, and its certificate.
 async fn encrypted(to: SocketAddr) -> (SocketAddr, String) {
@@ -81,7 +81,13 @@ async fn answers_that_cannot_be_used_are_unknown_or_refused_by_their_status() {
     let long = vec![b' '; (1 << 20) + 1];
     let head =
         |status: &str, length: usize| format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
-    let table: [(&str, Vec<u8>, &str); 9] = [
+    let quoting = format!("{{\"error\":{{\"code\":\"bad\",\"message\":\"who is {SECRET_KEY}?\"}}}}").into_bytes();
+    let table: [(&str, Vec<u8>, &str); 10] = [
+        (
+            "the key quoted",
+            [head("400 Bad Request", quoting.len()), quoting].concat(),
+            "refused (400 none): (left out)",
+        ),
         ("too long", [head("200 OK", long.len()), long].concat(), "may or may not"),
         ("cut short", head("200 OK", 10), "may or may not"),
         ("no JSON", [head("200 OK", 2), b"no".to_vec()].concat(), "may or may not"),
