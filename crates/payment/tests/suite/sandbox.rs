@@ -238,6 +238,8 @@ async fn a_restart_loses_neither_payments_nor_callbacks_nor_what_is_due() {
     // Paid, processing and given back from before; what came due meanwhile.
     until("all four callbacks", async || (inbox.len() == 4).then_some(())).await;
     assert_eq!(sandbox.fetch(&late).unwrap().state, FactState::Succeeded);
+    // What was written after the broken line is whole.
+    assert!(opened(&folder.file(), anywhere(), START).unwrap().fetch(&late).unwrap().state == FactState::Succeeded);
 }
 
 #[test]
