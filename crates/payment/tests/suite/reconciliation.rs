@@ -45,7 +45,7 @@ async fn settle(adapter: Arc<Stripe>, standin: Arc<StandIn>, key: AttemptKey, pr
 #[tokio::test]
 async fn both_sides_agree_to_the_cent_whatever_payments_do() {
     let seed = 20_261_127;
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut plan = StandInOptions::new(SECRET_KEY, CALLBACK_SECRET);
     plan.plan = Plan { seed, weights: Behaviour::ALL.map(|behaviour| (behaviour, 1)).to_vec(), ..Plan::default() };
     let standin = Arc::new(StandIn::start(plan).unwrap());
