@@ -239,23 +239,9 @@ impl Teller<'_> {
                 let data = OrderData { retaken: true, ..order(*number, *purchase)? };
                 (EventKind::Confirmed, EventData::Order(data))
             }
-            Record::PaymentReceived(of, received) => {
+            Record::PaymentReceived(of, _) | Record::RefundOrdered(of) | Record::Refunded(of) => {
                 let data = OrderData { attempt: Some(of.attempt), ..order(of.number, of.purchase)? };
-                match received {
-                    Received::Confirms => (EventKind::Confirmed, EventData::Order(data)),
-                    Received::Retakes(_) => {
-                        (EventKind::Confirmed, EventData::Order(OrderData { retaken: true, ..data }))
-                    }
-                    Received::RefundDue => (EventKind::RefundDue, EventData::Order(data)),
-                }
-            }
-            Record::RefundOrdered(of) => {
-                let data = OrderData { attempt: Some(of.attempt), ..order(of.number, of.purchase)? };
-                (EventKind::RefundDue, EventData::Order(data))
-            }
-            Record::Refunded(of) => {
-                let data = OrderData { attempt: Some(of.attempt), ..order(of.number, of.purchase)? };
-                (EventKind::Refunded, EventData::Order(data))
+                payment(record, data)
             }
             Record::PaymentParked { number, purchase, parked } => {
                 let data = OrderData { reason: Some(parked.reason.name()), ..order(*number, *purchase)? };
@@ -323,6 +309,17 @@ impl Teller<'_> {
         };
         counts.iter().enumerate().map(item).collect()
     }
+}
+
+/// What becomes of an order by a record of its money.
+fn payment(record: &Record, data: OrderData) -> (EventKind, EventData) {
+    let (kind, data) = match record {
+        Record::PaymentReceived(_, Received::Confirms) => (EventKind::Confirmed, data),
+        Record::PaymentReceived(_, Received::Retakes(_)) => (EventKind::Confirmed, OrderData { retaken: true, ..data }),
+        Record::Refunded(_) => (EventKind::Refunded, data),
+        _ => (EventKind::RefundDue, data),
+    };
+    (kind, EventData::Order(data))
 }
 
 #[cfg(test)]
