@@ -326,7 +326,8 @@ mod tests {
         let json = serde_json::to_value(line()).unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let mut columns = COLUMNS.to_vec();
-        (names.sort_unstable(), columns.sort_unstable());
+        names.sort_unstable();
+        columns.sort_unstable();
         assert_eq!(names, columns);
         for (name, cell) in COLUMNS.iter().zip(line().cells()) {
             let value = json[name].as_str().map_or_else(|| json[name].to_string(), str::to_owned);
