@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::caller::{Call, Caller, Outcome};
 use crate::event::Event;
+use crate::pace::{GIVE_UP_AFTER, Pace, milliseconds};
 use crate::reading::{Found, Readers, Wanted};
 use crate::signature::signatures;
 use crate::store::{Endpoint, EventKey, LastCall, Note, Store, Waiting};
@@ -32,41 +33,11 @@ const WAITING_MAX: usize = 1_000;
 const DOWN_AFTER: usize = 8;
 /// While a receiver is down, one new event is tried so often; in the time until the first is parked they are fewer than may wait.
 const PROBE_EVERY: Duration = Duration::from_secs(5 * 60);
-/// From the first failure to the parking, by default.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(72 * 60 * 60);
 /// How long a task rests whose file or chain could not be used.
 const REST: Duration = Duration::from_secs(5);
 
 const _: () =
     assert!(GIVE_UP_AFTER.as_secs() / PROBE_EVERY.as_secs() + (CALLS_MAX + DOWN_AFTER) as u64 <= WAITING_MAX as u64);
-
-/// When a failed call is repeated.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The pause after the first failure; each further one is three times as long.
-    pub first: Duration,
-    /// The longest pause.
-    pub longest: Duration,
-    /// So long after its first failure an event is parked.
-    pub give_up_after: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(4 * 60 * 60), give_up_after: GIVE_UP_AFTER }
-    }
-}
-
-impl Pace {
-    /// The pause after that many failures, between half and all of what they ask for: receivers that failed together are not called
-    /// together. Milliseconds.
-    pub(crate) fn pause(&self, failures: u32, random: &mut fastrand::Rng) -> u64 {
-        let factor = 3_u32.saturating_pow(failures.saturating_sub(1));
-        let whole = self.first.saturating_mul(factor).min(self.longest);
-        let whole = milliseconds(whole);
-        random.u64(whole / 2..=whole)
-    }
-}
 
 /// What all endpoints share.
 pub(crate) struct Shared {
@@ -458,10 +429,6 @@ impl Delivery {
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The event of a record, as it was told before.
 async fn read_one(shared: &Arc<Shared>, (sale, position): &EventKey) -> Result<Event, String> {
     let found = shared.engine.sale(sale).ok_or("the sale is not here")?;
@@ -481,25 +448,4 @@ fn call_of(shared: &Shared, endpoint: &Endpoint, event: &Event) -> Call {
     let timestamp = now / 1_000;
     let signatures = signatures(&secrets, &event.id, timestamp, &body);
     Call { id: event.id.clone(), timestamp, signatures, body: Bytes::from(body) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_from_a_second_to_hours_and_are_never_alike() {
-        let seed = fastrand::Rng::new().get_seed();
-        let mut random = fastrand::Rng::with_seed(seed);
-        let pace = Pace::default();
-        let mut longest_before = 0;
-        for failures in 1..=60 {
-            let pauses: Vec<_> = (0..50).map(|_| pace.pause(failures, &mut random)).collect();
-            let (least, most) = (*pauses.iter().min().unwrap(), *pauses.iter().max().unwrap());
-            assert!(least < most && most <= 2 * least.max(500), "seed {seed}: {least} to {most} after {failures}");
-            assert!(most <= 4 * 60 * 60 * 1_000, "seed {seed}");
-            assert!(failures > 9 || least > longest_before, "seed {seed}: the pause has not grown after {failures}");
-            longest_before = most;
-        }
-    }
 }

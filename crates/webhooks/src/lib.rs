@@ -8,6 +8,7 @@ mod caller;
 mod delivery;
 pub mod event;
 pub mod feed;
+mod pace;
 mod reading;
 mod service;
 pub mod signature;
@@ -15,8 +16,8 @@ mod store;
 pub mod target;
 
 pub use caller::CallTimes;
-pub use delivery::Pace;
 pub use event::{Event, EventKind};
 pub use feed::{Cursor, Feed, Page};
+pub use pace::Pace;
 pub use reading::EventError;
 pub use service::{EndpointState, NewEndpoint, StartError, WebhookError, WebhookOptions, Webhooks};

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::caller::{CallTimes, Caller};
-use crate::delivery::{CALLS_MAX, Delivery, Ends, Pace, Shared};
+use crate::delivery::{CALLS_MAX, Delivery, Ends, Shared};
 use crate::event::EventKind;
+use crate::pace::Pace;
 use crate::reading::Readers;
 use crate::signature::Secret;
 use crate::store::{Endpoint, Store};

@@ -1,0 +1,109 @@
+//! What a provider says, and what follows from it.
+
+use admission::{Command, Query, Request};
+use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
+use payment::{Expected, Fact, Judged, Parked, RefundFact, RefundState, judge};
+
+use crate::{Till, TillError, grant_of, money};
+
+impl Till {
+    /// Weighs a fact and has it decided. A fact about an attempt that has its verdict says nothing new; one about nothing of ours is
+    /// somebody else's.
+    pub(crate) async fn take_fact(&self, fact: &Fact) -> Result<(), TillError> {
+        let Some(key) = &fact.key else { return Ok(()) };
+        let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(()) };
+        // In a cluster another process may know a sale that this one does not yet; the provider tells again.
+        let sale = self.engine.sale_by_ordinal(ordinal).ok_or(Refusal::OutcomeUnknown)?;
+        let grant = grant_of(&sale, Request::Read(Query::Order { number, customer: None })).await?;
+        let attempt = key.attempt();
+        let decide = |command| grant_of(&sale, Request::Decide(command, None));
+        match grant.attempts.get(usize::from(attempt)) {
+            Some(AttemptStatus::Open | AttemptStatus::Ended) => {}
+            Some(_) => return Ok(()),
+            None => {
+                decide(park(number, fact, ParkReason::WrongOrder)).await?;
+                return Ok(());
+            }
+        }
+        let is_named = grant.references.get(usize::from(attempt)).is_some_and(|reference| !reference.is_empty());
+        if !is_named && is_name(&fact.reference) {
+            let reference = fact.reference.clone().into_bytes();
+            decide(Command::NamePayment { number, attempt, reference }).await?;
+        }
+        let expected = Expected { key, money: money(&sale, &grant), live: self.provider.is_live() };
+        let command = match judge(fact, &expected) {
+            Judged::StillOpen => return Ok(()),
+            Judged::Paid => Command::ReportPayment { number, attempt, fact: PaymentFact::Paid },
+            Judged::Ended => Command::ReportPayment { number, attempt, fact: PaymentFact::Ended },
+            Judged::Parked(reason) => park(number, fact, reason_of(reason)),
+        };
+        if let Command::ParkPayment { .. } = &command {
+            let (reference, order) = (&fact.reference, key.order());
+            tracing::error!(sale = sale.name(), order, reference, ?fact, "INV-6: a payment does not fit its order");
+        }
+        decide(command).await?;
+        Ok(())
+    }
+
+    /// Notes that money went back, where we ordered it.
+    pub(crate) async fn take_refund(&self, fact: &RefundFact) -> Result<(), TillError> {
+        let Some(key) = fact.key.as_ref().map(|key| &key.attempt) else { return Ok(()) };
+        let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(()) };
+        let sale = self.engine.sale_by_ordinal(ordinal).ok_or(Refusal::OutcomeUnknown)?;
+        let (order, attempt) = (key.order(), key.attempt());
+        match fact.state {
+            RefundState::Pending => {}
+            RefundState::Failed => {
+                tracing::error!(
+                    sale = sale.name(),
+                    order,
+                    attempt,
+                    "INV-6: a refund failed; somebody has to look at the provider"
+                );
+            }
+            RefundState::Succeeded => {
+                let note = Command::NoteRefund { number, attempt };
+                match grant_of(&sale, Request::Decide(note, None)).await {
+                    // It was not ordered by us, or it is noted already.
+                    Ok(_) | Err(Refusal::NotFound) => {}
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn park(number: PurchaseNumber, fact: &Fact, reason: ParkReason) -> Command {
+    let amount = fact.money.amount.min(limits::INTEGER_MAX);
+    let said = [
+        fact.reference.as_bytes(),
+        &[reason as u8],
+        &fact.money.amount.to_le_bytes(),
+        &fact.money.currency.0,
+        &[u8::from(fact.live)],
+    ];
+    let mut front = [0; 8];
+    front.copy_from_slice(&chain::batch::hash(&said)[..8]);
+    let reference: Vec<u8> = fact.reference.bytes().filter(u8::is_ascii_graphic).collect();
+    let reference = reference.into_iter().take(limits::PAYMENT_REFERENCE_BYTES_MAX).collect();
+    let evidence = u64::from_le_bytes(front) & limits::INTEGER_MAX;
+    let parked = ParkedPayment { reason, evidence, amount, currency: fact.money.currency, reference };
+    Command::ParkPayment { number, parked: Box::new(parked) }
+}
+
+/// Whether the chain can hold it as a name.
+fn is_name(reference: &str) -> bool {
+    (1..=limits::PAYMENT_REFERENCE_BYTES_MAX).contains(&reference.len())
+        && reference.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn reason_of(reason: Parked) -> ParkReason {
+    match reason {
+        Parked::WrongMode => ParkReason::WrongMode,
+        Parked::WrongOrder => ParkReason::WrongOrder,
+        Parked::WrongCurrency => ParkReason::WrongCurrency,
+        Parked::WrongAmount => ParkReason::WrongAmount,
+        Parked::AlreadyRefunded => ParkReason::AlreadyRefunded,
+    }
+}
