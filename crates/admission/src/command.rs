@@ -80,6 +80,15 @@ pub enum Command {
         /// Who asks; `None` is the shop.
         customer: Option<Pseudonym>,
     },
+    /// A provider gave an attempt its own name.
+    NamePayment {
+        /// The order's sequence.
+        number: PurchaseNumber,
+        /// Which attempt.
+        attempt: u8,
+        /// The name: 1 to `PAYMENT_REFERENCE_BYTES_MAX` printable ASCII characters.
+        reference: Vec<u8>,
+    },
     /// A provider said what became of an attempt; it was compared with the order.
     ReportPayment {
         /// The order's sequence.
@@ -134,6 +143,11 @@ pub enum Query {
     },
     /// The sale's state.
     Sale,
+    /// Grants with money that may still come or has to go back, `UNSETTLED_MAX` at most, from a number on.
+    Unsettled {
+        /// The first number to look at.
+        from: PurchaseNumber,
+    },
 }
 
 /// A request to an owner.
@@ -190,6 +204,8 @@ pub struct Grant {
     pub record: u64,
     /// Its attempts to pay at a provider, in order.
     pub attempts: Vec<AttemptStatus>,
+    /// The provider's name of each of them; empty while it is not known.
+    pub references: Vec<Vec<u8>>,
 }
 
 /// What a sale's state looks like from outside.

@@ -3,7 +3,7 @@
 //! Integers below 2^53 and fixed bytes only, so that a short Lua twin gives the same records. Nothing here reads a clock, draws a
 //! random number, does input or output, or derives an id. A record is applied the moment it is decided; durability is the owner's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::record::{Counts, Held, PauseReason, ReleaseReason};
 use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Record, Refusal, SaleDefinition, SalePhase, limits};
@@ -106,6 +106,8 @@ pub struct Core {
     pub(crate) extended_next: PurchaseNumber,
     /// Attempts to pay that are open, and refunds that are due.
     pub(crate) unsettled: u32,
+    /// The grants that have some of those.
+    pub(crate) unsettled_grants: BTreeSet<u32>,
     /// The index of the coupon of those grants that have one.
     pub(crate) coupons: HashMap<u32, u8>,
     /// How many live grants use each coupon.
@@ -137,6 +139,7 @@ impl Core {
             payments: PaymentsOf::default(),
             extended_next: PurchaseNumber(0),
             unsettled: 0,
+            unsettled_grants: BTreeSet::new(),
             coupons: HashMap::new(),
             coupons_used,
         }
@@ -159,6 +162,7 @@ impl Core {
             Command::Close => self.close(out),
             Command::Settle => self.settle(out),
             Command::BeginPayment { number, customer } => self.begin_payment(*number, *customer, out),
+            Command::NamePayment { number, attempt, reference } => self.name_payment(*number, *attempt, reference, out),
             Command::ReportPayment { number, attempt, fact } => self.report_payment(*number, *attempt, *fact, out),
             Command::ParkPayment { number, parked } => self.park_payment(*number, parked, out),
             Command::OrderRefund { number } => self.order_refund(*number, out),
@@ -418,6 +422,7 @@ impl Core {
         let mut grant = self.grants.grant(number, price, self.credit)?;
         if let Some(payments) = self.payments.get(&number.0) {
             grant.attempts.clone_from(&payments.attempts);
+            grant.references.clone_from(&payments.references);
         }
         Some(grant)
     }
@@ -435,7 +440,7 @@ impl Core {
                 let row = self.grants.row(number);
                 row.filter(|row| customer.is_none_or(|asks| asks == row.customer)).map(|_| number)
             }
-            Query::Mine { .. } | Query::Sale => None,
+            Query::Mine { .. } | Query::Sale | Query::Unsettled { .. } => None,
         }
     }
 

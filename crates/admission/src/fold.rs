@@ -78,6 +78,7 @@ pub(crate) fn fold_record(state_hash: &mut StateHash, core: &Core, record: &Reco
         | Record::SecretRevealed(_)
         | Record::Settled(_)
         | Record::PaymentBegun(_)
+        | Record::PaymentNamed(..)
         | Record::PaymentEnded(_)
         | Record::PaymentReceived(_, Received::RefundDue)
         | Record::RefundOrdered(_)

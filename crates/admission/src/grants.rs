@@ -249,6 +249,7 @@ impl Grants {
             status: row.status(),
             record: row.record(),
             attempts: Vec::new(),
+            references: Vec::new(),
         })
     }
 }

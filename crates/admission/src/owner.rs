@@ -76,6 +76,7 @@ enum Due {
     Refused(Refusal, u64, Option<ChainTime>),
     Grant(PurchaseNumber, Option<usize>),
     Grants(domain::Pseudonym),
+    Unsettled(PurchaseNumber),
     Sale,
 }
 
@@ -315,6 +316,7 @@ impl<L: ChainLog> Owner<L> {
         match *query {
             Query::Sale => Due::Sale,
             Query::Mine { customer } => Due::Grants(customer),
+            Query::Unsettled { from } => Due::Unsettled(from),
             Query::Purchase { .. } | Query::Order { .. } => match self.core.find(query) {
                 Some(number) => Due::Grant(number, None),
                 None => Due::Refused(Refusal::NotFound, self.position(), None),
@@ -419,6 +421,7 @@ impl<L: ChainLog> Owner<L> {
             Due::Refused(refusal, position, retry_at) => Answer::Refused { refusal, position, retry_at },
             Due::Sale => Answer::Sale(Box::new(self.core.state())),
             Due::Grants(customer) => Answer::Grants(self.core.grants_of(customer)),
+            Due::Unsettled(from) => Answer::Grants(self.core.unsettled_from(from, limits::UNSETTLED_MAX)),
             Due::Grant(number, index) => {
                 let grant = self.core.grant(number).expect("a decided grant exists");
                 let receipt = index.zip(receipts).map(|(index, receipts)| Receipt {

@@ -10,13 +10,15 @@ use domain::{
     AttemptStatus, ParkedPayment, PaymentFact, Pseudonym, PurchaseNumber, Received, Record, Refusal, SalePhase, limits,
 };
 
-use crate::command::GrantStatus;
+use crate::command::{Grant, GrantStatus};
 use crate::core::{Core, Verdict};
 
 /// What one grant's orders know of payments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Payments {
     pub(crate) attempts: Vec<AttemptStatus>,
+    /// The provider's name of each attempt; empty while it is not known.
+    pub(crate) references: Vec<Vec<u8>>,
     /// The evidence of reports that were parked.
     pub(crate) parked: Vec<u64>,
 }
@@ -26,10 +28,11 @@ impl Payments {
         self.attempts.contains(&AttemptStatus::Open)
     }
 
-    /// A field of `payments` in the library on Redis: how many attempts, their statuses, and the evidence that was parked.
+    /// A field of `payments` in the library on Redis: how many attempts, their statuses, whether each is named, and the evidence that was parked.
     pub(crate) fn packed(&self) -> Vec<u8> {
         let mut bytes = vec![self.attempts.len() as u8];
         bytes.extend(self.attempts.iter().map(|status| *status as u8));
+        bytes.extend(self.references.iter().map(|reference| u8::from(!reference.is_empty())));
         bytes.extend(self.parked.iter().flat_map(|evidence| evidence.to_le_bytes()));
         bytes
     }
@@ -66,6 +69,23 @@ impl Core {
             return Verdict::Refused(Refusal::PaymentsExhausted, None);
         }
         self.emit(Record::PaymentBegun(Attempt { number, purchase, attempt: attempts as u8 }), out);
+        Verdict::Changed(number)
+    }
+
+    /// The provider has given an attempt its name. The first name counts.
+    pub(crate) fn name_payment(
+        &mut self,
+        number: PurchaseNumber,
+        attempt: u8,
+        reference: &[u8],
+        out: &mut Vec<Record>,
+    ) -> Verdict {
+        let Some((of, _)) = self.attempt(number, attempt) else { return Verdict::Refused(Refusal::NotFound, None) };
+        let known = self.payments.get(&number.0).map(|payments| &payments.references[usize::from(attempt)]);
+        if known.is_some_and(|known| !known.is_empty()) || self.phase == SalePhase::Settled {
+            return Verdict::Unchanged(number);
+        }
+        self.emit(Record::PaymentNamed(of, reference.to_vec()), out);
         Verdict::Changed(number)
     }
 
@@ -182,7 +202,9 @@ impl Core {
             return Err("attempts to pay do not follow each other");
         }
         payments.attempts.push(AttemptStatus::Open);
+        payments.references.push(Vec::new());
         self.unsettled += 1;
+        self.unsettled_grants.insert(of.number.0);
         Ok(())
     }
 
@@ -199,8 +221,31 @@ impl Core {
         }
         let payments = self.payments.get_mut(&of.number.0).expect("the attempt was just seen");
         payments.attempts[usize::from(of.attempt)] = to;
+        if payments.attempts.iter().any(|status| status.is_unsettled()) {
+            self.unsettled_grants.insert(of.number.0);
+        } else {
+            self.unsettled_grants.remove(&of.number.0);
+        }
         self.unsettled = self.unsettled + u32::from(to.is_unsettled()) - u32::from(status.is_unsettled());
         Ok(())
+    }
+
+    /// Applies `PaymentNamed`.
+    pub(crate) fn apply_named(&mut self, of: &Attempt, reference: &[u8]) -> Result<(), &'static str> {
+        let (known, _) = self.attempt(of.number, of.attempt).ok_or("there is no such attempt to pay")?;
+        let payments = self.payments.get_mut(&of.number.0).expect("the attempt was just seen");
+        let place = &mut payments.references[usize::from(of.attempt)];
+        if known.purchase != of.purchase || !place.is_empty() || reference.is_empty() {
+            return Err("the attempt to pay has a name");
+        }
+        *place = reference.to_vec();
+        Ok(())
+    }
+
+    /// Some grants, from a number on, with money that may still come or has to go back.
+    pub fn unsettled_from(&self, from: PurchaseNumber, count_max: usize) -> Vec<Grant> {
+        let numbers = self.unsettled_grants.range(from.0..).take(count_max);
+        numbers.filter_map(|number| self.grant(PurchaseNumber(*number))).collect()
     }
 
     /// Applies `PaymentParked`.

@@ -89,6 +89,9 @@ pub fn add_command(arguments: &mut Vec<Vec<u8>>, command: &Command, private: Opt
         Command::BeginPayment { number: order, customer } => {
             named("begin_payment", vec![number(order.0.into()), asker(*customer)]);
         }
+        Command::NamePayment { number: order, attempt, reference } => {
+            named("name_payment", vec![number(order.0.into()), number((*attempt).into()), reference.clone()]);
+        }
         Command::ReportPayment { number: order, attempt, fact } => {
             let is_paid = number((*fact == PaymentFact::Paid).into());
             named("report_payment", vec![number(order.0.into()), number((*attempt).into()), is_paid]);
@@ -113,7 +116,7 @@ fn add_query(arguments: &mut Vec<Vec<u8>>, query: &Query) {
         Query::Order { number: order, customer } => {
             add(arguments, "read_order", vec![number(order.0.into()), asker(*customer)]);
         }
-        Query::Mine { .. } | Query::Sale => add(arguments, "read_sale", Vec::new()),
+        Query::Mine { .. } | Query::Sale | Query::Unsettled { .. } => add(arguments, "read_sale", Vec::new()),
     }
 }
 

@@ -47,6 +47,7 @@ impl Core {
             | Record::PaymentReceived(..)
             | Record::RefundOrdered(_)
             | Record::Refunded(_)
+            | Record::PaymentNamed(..)
             | Record::PaymentParked { .. } => self.apply_payment(record)?,
             Record::StockChanged { item, added, withdrawn } => {
                 let stock = self.stocks.get_mut(usize::from(*item)).ok_or("there is no such item")?;
@@ -109,6 +110,7 @@ impl Core {
         use AttemptStatus::{Ended, Open, Paid, RefundDue, Refunded};
         match record {
             Record::PaymentBegun(attempt) => self.apply_begun(attempt),
+            Record::PaymentNamed(attempt, reference) => self.apply_named(attempt, reference),
             Record::PaymentEnded(attempt) => self.apply_attempt(attempt, &[Open], Ended),
             Record::PaymentReceived(attempt, received) => {
                 let to = if *received == Received::RefundDue { RefundDue } else { Paid };

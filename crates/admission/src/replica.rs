@@ -10,7 +10,7 @@ use chain::batch::Batch;
 use chain::digest::StateHash;
 use chain::{SignedHead, Watermark};
 use domain::ids::Hash;
-use domain::{Pseudonym, Record, Refusal};
+use domain::{Pseudonym, PurchaseNumber, Record, Refusal, limits};
 
 use crate::command::{Answer, Query, Request};
 use crate::core::{Core, Guards, Verdict};
@@ -64,6 +64,8 @@ pub enum Wanted {
     Grant,
     /// All grants of a customer.
     Grants(Pseudonym),
+    /// Grants with money under way.
+    Unsettled(PurchaseNumber),
     /// The sale.
     Sale,
 }
@@ -74,6 +76,7 @@ impl Wanted {
         match request {
             Request::Read(Query::Mine { customer }) => Self::Grants(*customer),
             Request::Read(Query::Sale) => Self::Sale,
+            Request::Read(Query::Unsettled { from }) => Self::Unsettled(*from),
             Request::Read(Query::Purchase { .. } | Query::Order { .. }) | Request::Decide(..) => Self::Grant,
         }
     }
@@ -149,6 +152,9 @@ impl Replica {
                 Answer::Refused { refusal, position: next.saturating_sub(1), retry_at }
             }
             (Verdict::Sale, Wanted::Grants(customer)) => Answer::Grants(self.core.grants_of(customer)),
+            (Verdict::Sale, Wanted::Unsettled(from)) => {
+                Answer::Grants(self.core.unsettled_from(from, limits::UNSETTLED_MAX))
+            }
             (Verdict::Sale, _) => Answer::Sale(Box::new(self.core.state())),
             (Verdict::Changed(number) | Verdict::Unchanged(number), _) => match self.core.grant(number) {
                 Some(grant) => {
@@ -167,7 +173,7 @@ impl Replica {
     pub fn read(&self, query: &Query) -> Answer {
         let next = self.core.next;
         let verdict = match *query {
-            Query::Sale | Query::Mine { .. } => Verdict::Sale,
+            Query::Sale | Query::Mine { .. } | Query::Unsettled { .. } => Verdict::Sale,
             Query::Purchase { .. } | Query::Order { .. } => {
                 self.core.find(query).map_or(Verdict::Refused(Refusal::NotFound, None), Verdict::Unchanged)
             }

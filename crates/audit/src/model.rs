@@ -86,6 +86,7 @@ impl Model {
             Record::Confirmed { number, purchase } => self.confirmed(at, number, purchase),
             Record::Retaken { number, purchase, units } => self.retaken(at, number, purchase, &units),
             Record::PaymentBegun(attempt) => self.payment_begun(at, &attempt),
+            Record::PaymentNamed(attempt, _) => self.payment_named(at, &attempt),
             Record::PaymentEnded(attempt) => self.payment_ended(at, &attempt),
             Record::PaymentReceived(attempt, received) => self.payment_received(at, &attempt, &received),
             Record::RefundOrdered(attempt) => self.refund_ordered(at, &attempt),

@@ -271,7 +271,8 @@ fn purchase_of(record: &Record) -> Option<PurchaseId> {
         | Record::PaymentEnded(attempt)
         | Record::PaymentReceived(attempt, _)
         | Record::RefundOrdered(attempt)
-        | Record::Refunded(attempt) => Some(attempt.purchase),
+        | Record::Refunded(attempt)
+        | Record::PaymentNamed(attempt, _) => Some(attempt.purchase),
         _ => None,
     }
 }

@@ -50,7 +50,7 @@ impl Running {
 pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
     pin(job.core)?;
     let engine = Engine::start(&job.data, engine_options(Pace::default()))?;
-    let app = App::new(Arc::new(engine), None, AppOptions { purchase_wait_seconds: 10 });
+    let app = App::new(Arc::new(engine), None, None, AppOptions { purchase_wait_seconds: 10 });
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,

@@ -64,6 +64,10 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
                 Received::RefundDue => out.push(REFUND_DUE),
             }
         }
+        Record::PaymentNamed(attempt, reference) => {
+            encode_attempt(attempt, out);
+            out.extend(reference);
+        }
         Record::PaymentParked { number, purchase, parked } => {
             encode_grant(*number, *purchase, out);
             out.push(parked.reason as u8);
@@ -172,6 +176,7 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Result<Record, CodecError> {
                 _ => return Err(CodecError::Range(kind)),
             },
         ),
+        RecordKind::PaymentNamed => Record::PaymentNamed(fields.attempt()?, fields.reference()?),
         RecordKind::PaymentParked => Record::PaymentParked {
             number: PurchaseNumber(fields.u32()?),
             purchase: PurchaseId(fields.array()?),
@@ -258,6 +263,14 @@ impl Fields<'_> {
         Ok(Attempt { number, purchase, attempt })
     }
 
+    /// Takes a provider's name of a payment, to the end of the bytes.
+    fn reference(&mut self) -> Result<Vec<u8>, CodecError> {
+        let reference = std::mem::take(&mut self.rest);
+        let is_short = reference.len() <= limits::PAYMENT_REFERENCE_BYTES_MAX;
+        let is_name = is_short && reference.iter().all(u8::is_ascii_graphic);
+        if is_name { Ok(reference.to_vec()) } else { Err(CodecError::Range(self.kind)) }
+    }
+
     /// Takes what was parked, to the end of the bytes.
     fn parked(&mut self) -> Result<ParkedPayment, CodecError> {
         let out_of_range = CodecError::Range(self.kind);
@@ -266,14 +279,11 @@ impl Fields<'_> {
             evidence: self.u64()?,
             amount: self.u64()?,
             currency: Currency(self.array()?),
-            reference: std::mem::take(&mut self.rest).to_vec(),
+            reference: self.reference()?,
         };
-        let is_printable = parked.reference.iter().all(u8::is_ascii_graphic);
-        let fits = parked.reference.len() <= limits::PAYMENT_REFERENCE_BYTES_MAX
-            && parked.evidence <= limits::INTEGER_MAX
-            && parked.amount <= limits::INTEGER_MAX;
+        let fits = parked.evidence <= limits::INTEGER_MAX && parked.amount <= limits::INTEGER_MAX;
         let is_currency = parked.currency.0.iter().all(u8::is_ascii_uppercase);
-        if is_printable && fits && is_currency { Ok(parked) } else { Err(out_of_range) }
+        if fits && is_currency { Ok(parked) } else { Err(out_of_range) }
     }
 
     fn held(&mut self) -> Result<Held, CodecError> {
@@ -302,7 +312,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_read_back_to_themselves(kind in 0u8..24, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_refused_or_read_back_to_themselves(kind in 0u8..26, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(record) = decode(kind, &bytes) {
                 let mut again = Vec::new();
                 encode(&record, &mut again);

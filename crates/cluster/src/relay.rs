@@ -457,6 +457,7 @@ fn stands_alone(record: &Record) -> bool {
         | Record::Confirmed { .. }
         | Record::Retaken { .. }
         | Record::PaymentBegun(_)
+        | Record::PaymentNamed(..)
         | Record::PaymentEnded(_)
         | Record::PaymentReceived(..)
         | Record::RefundOrdered(_)

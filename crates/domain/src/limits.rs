@@ -8,6 +8,8 @@ pub const UNITS_PER_ITEM_MAX: u32 = 100_000_000;
 pub const QUANTITY_MAX: u32 = 100;
 /// Attempts to pay one order at a provider.
 pub const PAYMENT_ATTEMPTS_MAX: usize = 16;
+/// Orders in one answer about payments under way.
+pub const UNSETTLED_MAX: usize = 256;
 /// Reports on one order's payments that are not believed; further ones are only counted.
 pub const PAYMENTS_PARKED_MAX: usize = 16;
 /// Bytes of a provider's name of a payment.

@@ -77,11 +77,14 @@ pub enum ParkReason {
     WrongOrder = 3,
     /// Test money in a real sale, or real money in a test sale.
     WrongMode = 4,
+    /// All of it had gone back at the provider before we heard that it was paid.
+    AlreadyRefunded = 5,
 }
 
 impl ParkReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::WrongAmount, Self::WrongCurrency, Self::WrongOrder, Self::WrongMode];
+    pub const ALL: [Self; 5] =
+        [Self::WrongAmount, Self::WrongCurrency, Self::WrongOrder, Self::WrongMode, Self::AlreadyRefunded];
 
     /// The reason of that number.
     pub fn from_number(number: u8) -> Option<Self> {
@@ -95,6 +98,7 @@ impl ParkReason {
             Self::WrongCurrency => "wrong_currency",
             Self::WrongOrder => "wrong_order",
             Self::WrongMode => "wrong_mode",
+            Self::AlreadyRefunded => "already_refunded",
         }
     }
 }

@@ -52,11 +52,13 @@ pub enum RecordKind {
     Refunded = 20,
     /// A provider reported something that is not believed.
     PaymentParked = 21,
+    /// The provider's own name of an attempt became known.
+    PaymentNamed = 22,
 }
 
 impl RecordKind {
     /// All kinds in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Created,
         Self::Epoch,
         Self::Opened,
@@ -78,6 +80,7 @@ impl RecordKind {
         Self::RefundOrdered,
         Self::Refunded,
         Self::PaymentParked,
+        Self::PaymentNamed,
     ];
 
     /// The kind of that number.
@@ -265,6 +268,8 @@ pub enum Record {
         /// What was reported.
         parked: Box<ParkedPayment>,
     },
+    /// See [`RecordKind::PaymentNamed`]; printable ASCII.
+    PaymentNamed(Attempt, Vec<u8>),
     /// See [`RecordKind::Retaken`]: the released purchase is confirmed with these units.
     Retaken {
         /// The grant.
@@ -317,7 +322,8 @@ impl Record {
             | Self::PaymentEnded(attempt)
             | Self::PaymentReceived(attempt, _)
             | Self::RefundOrdered(attempt)
-            | Self::Refunded(attempt) => Some(attempt.number),
+            | Self::Refunded(attempt)
+            | Self::PaymentNamed(attempt, _) => Some(attempt.number),
             _ => None,
         }
     }
@@ -337,6 +343,7 @@ impl Record {
             Self::RefundOrdered(_) => RecordKind::RefundOrdered,
             Self::Refunded(_) => RecordKind::Refunded,
             Self::PaymentParked { .. } => RecordKind::PaymentParked,
+            Self::PaymentNamed(..) => RecordKind::PaymentNamed,
             Self::Retaken { .. } => RecordKind::Retaken,
             Self::StockChanged { .. } => RecordKind::StockChanged,
             Self::Paused(_) => RecordKind::Paused,

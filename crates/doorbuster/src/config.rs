@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) identity: IdentitySettings,
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
+    pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
     pub(crate) redis: RedisSection,
@@ -73,6 +74,26 @@ pub(crate) struct PurchaseSettings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BooksSettings {
     pub(crate) records_per_second_max: u32,
+}
+
+/// Who takes the money; see `till.rs` for how it is used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PaymentSettings {
+    pub(crate) provider: PaymentProvider,
+    pub(crate) secret_key: String,
+    pub(crate) callback_secrets: Vec<String>,
+    pub(crate) base_url: String,
+    pub(crate) dangerous_plain_http: bool,
+    pub(crate) dangerous_sandbox_provider: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PaymentProvider {
+    None,
+    Stripe,
+    Sandbox,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,14 +174,16 @@ pub(crate) struct PostgresSection {
 }
 
 /// Secrets that are single texts: key, variable.
-const PASSWORDS: [(&str, &str); 3] = [
+const PASSWORDS: [(&str, &str); 4] = [
+    ("payment.secret_key", "DOORBUSTER_PAYMENT__SECRET_KEY"),
     ("redis.password", "DOORBUSTER_REDIS__PASSWORD"),
     ("nats.password", "DOORBUSTER_NATS__PASSWORD"),
     ("postgres.password", "DOORBUSTER_POSTGRES__PASSWORD"),
 ];
 /// Lists: in the environment and after --set their parts are separated by commas.
-const LISTS: [(&str, &str); 6] = [
+const LISTS: [(&str, &str); 7] = [
     (SECRETS_KEY, SECRETS_VARIABLE),
+    ("payment.callback_secrets", "DOORBUSTER_PAYMENT__CALLBACK_SECRETS"),
     ("cluster.roles", "DOORBUSTER_CLUSTER__ROLES"),
     ("redis.addresses", "DOORBUSTER_REDIS__ADDRESSES"),
     ("nats.addresses", "DOORBUSTER_NATS__ADDRESSES"),
@@ -215,9 +238,10 @@ impl Settings {
         let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
         let mut settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
         // A variable that is set but empty gives one empty part: it means none.
-        let Self { identity, redis, nats, postgres, .. } = &mut settings;
+        let Self { identity, payment, redis, nats, postgres, .. } = &mut settings;
         let lists = [
             &mut identity.hs256_secrets,
+            &mut payment.callback_secrets,
             &mut redis.addresses,
             &mut nats.addresses,
             &mut nats.monitors,
@@ -295,8 +319,14 @@ impl Settings {
     /// The same with every secret hidden, for printing.
     pub(crate) fn without_secrets(&self) -> Self {
         let mut shown = self.clone();
-        let of_cluster = [&mut shown.redis.password, &mut shown.nats.password, &mut shown.postgres.password];
-        let secrets = shown.identity.hs256_secrets.iter_mut().chain(of_cluster);
+        let of_servers = [
+            &mut shown.payment.secret_key,
+            &mut shown.redis.password,
+            &mut shown.nats.password,
+            &mut shown.postgres.password,
+        ];
+        let secrets = shown.identity.hs256_secrets.iter_mut().chain(&mut shown.payment.callback_secrets);
+        let secrets = secrets.chain(of_servers);
         secrets.filter(|secret| !secret.is_empty()).for_each(|secret| "(hidden)".clone_into(secret));
         shown
     }

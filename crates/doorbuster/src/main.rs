@@ -10,6 +10,7 @@ mod preflight;
 mod report;
 mod sale;
 mod serve;
+mod till;
 mod token;
 mod webhook;
 

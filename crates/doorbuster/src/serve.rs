@@ -18,6 +18,7 @@ use webhooks::{WebhookOptions, Webhooks};
 
 use crate::config::Settings;
 use crate::data_client::Endpoints;
+use crate::till::{self, Tending};
 
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     if settings.is_gate() {
@@ -47,7 +48,10 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     )?;
     let engine = Arc::new(engine);
     let webhooks = start_webhooks(settings, &engine)?;
-    let app = App::new(engine, webhooks, AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds });
+    let till = till::open(settings, &engine)?;
+    let keeps_books = engine.roles().worker;
+    let options = AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds };
+    let app = App::new(engine, webhooks, till.clone(), options);
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;
     let public =
@@ -56,10 +60,11 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let endpoints = Endpoints { public: public.as_ref().map(Listener::address), admin: admin.address() };
     endpoints.write(&settings.data.folder)?;
     announce(settings, &app, &endpoints);
+    let tending = till.as_ref().filter(|_| keeps_books).map(Tending::start).transpose()?;
     let looking = settings.is_cluster().then(|| LookForSales::start(&app)).transpose()?;
     stop.wait();
     tracing::info!("stopping: answers under way leave first");
-    drop(looking);
+    drop((looking, tending));
     if let Some(public) = public {
         public.stop();
     }

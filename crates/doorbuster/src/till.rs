@@ -29,7 +29,10 @@ pub(crate) fn open(settings: &Settings, engine: &Arc<Engine>) -> anyhow::Result<
                 "payment.provider = sandbox: everybody can pay there without money; to try things out on this machine only, set \
                  payment.dangerous_sandbox_provider=true"
             );
-            ensure!(!settings.is_cluster(), "payment.provider = sandbox: it keeps its payments in one process, so not in a cluster");
+            ensure!(
+                !settings.is_cluster(),
+                "payment.provider = sandbox: it keeps its payments in one process, so not in a cluster"
+            );
             ensure!(
                 settings.public.address.port() != 0,
                 "payment.provider = sandbox: give public.address a port, since the sandbox's pages are there"

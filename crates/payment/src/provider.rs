@@ -21,6 +21,14 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Its name in the path of its callbacks and in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stripe(_) => "stripe",
+            Self::Sandbox(_) => "sandbox",
+        }
+    }
+
     /// Whether it takes real money.
     pub fn is_live(&self) -> bool {
         match self {

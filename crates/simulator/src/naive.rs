@@ -197,6 +197,7 @@ impl Naive {
         match request {
             Request::Decide(command, _) => self.command(command),
             Request::Read(Query::Sale) => Expected::Sale,
+            Request::Read(Query::Unsettled { .. }) => unreachable!("nobody asks that here"),
             Request::Read(Query::Mine { customer }) => Expected::OrdersOf(*customer),
             Request::Read(Query::Purchase { customer, purchase }) => match self.find(*customer, *purchase) {
                 Some(number) => Expected::Order(number),
@@ -245,6 +246,7 @@ impl Naive {
                 _ => self.refused(Refusal::SalePhaseWrong),
             },
             Command::BeginPayment { number, customer } => self.begin_payment(*number, *customer),
+            Command::NamePayment { number, attempt, reference } => self.name_payment(*number, *attempt, reference),
             Command::ReportPayment { number, attempt, fact } => self.report_payment(*number, *attempt, *fact),
             Command::ParkPayment { number, parked } => self.park_payment(*number, parked),
             Command::OrderRefund { number } => self.order_refund(*number),

@@ -55,7 +55,7 @@ impl Plan {
     pub(crate) fn draw(random: &mut fastrand::Rng, steps: u32) -> Self {
         let begins_at = 1_800_000_000_000 + random.u64(0..1_000_000);
         // A few seeds have a crowd whose records fill segments, and disks.
-        let large = random.u8(0..10) == 0;
+        let large = random.u8(0..6) == 0;
         Self {
             sale: SaleId(bytes(random)),
             definition: definition(random, begins_at, large),

@@ -331,6 +331,7 @@ fn payment(random: &mut fastrand::Rng, number: PurchaseNumber, by: Option<Pseudo
         0..=4 => Command::BeginPayment { number, customer: by },
         5..=6 => Command::ReportPayment { number, attempt, fact: PaymentFact::Ended },
         7..=8 => Command::ReportPayment { number, attempt, fact: PaymentFact::Paid },
+        9 if random.bool() => Command::NamePayment { number, attempt, reference: b"pay_1".to_vec() },
         9 => Command::OrderRefund { number },
         10 => Command::NoteRefund { number, attempt },
         _ => {

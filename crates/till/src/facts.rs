@@ -2,21 +2,32 @@
 
 use admission::{Command, Query, Request};
 use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
-use payment::{Expected, Fact, Judged, Parked, RefundFact, RefundState, judge};
+use engine::Sale;
+use payment::{AttemptKey, Expected, Fact, Judged, Parked, RefundFact, RefundState, judge};
 
 use crate::{Till, TillError, grant_of, money};
 
 impl Till {
-    /// Weighs a fact and has it decided. A fact about an attempt that has its verdict says nothing new; one about nothing of ours is
-    /// somebody else's.
+    /// Takes a fact that came by itself. One about nothing of ours is somebody else's.
     pub(crate) async fn take_fact(&self, fact: &Fact) -> Result<(), TillError> {
         let Some(key) = &fact.key else { return Ok(()) };
         let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(()) };
         // In a cluster another process may know a sale that this one does not yet; the provider tells again.
         let sale = self.engine.sale_by_ordinal(ordinal).ok_or(Refusal::OutcomeUnknown)?;
-        let grant = grant_of(&sale, Request::Read(Query::Order { number, customer: None })).await?;
+        self.take_fact_of(&sale, number, key, fact).await
+    }
+
+    /// Weighs a fact about an attempt and has it decided. One about an attempt that has its verdict says nothing new.
+    pub(crate) async fn take_fact_of(
+        &self,
+        sale: &Sale,
+        number: PurchaseNumber,
+        key: &AttemptKey,
+        fact: &Fact,
+    ) -> Result<(), TillError> {
+        let grant = grant_of(sale, Request::Read(Query::Order { number, customer: None })).await?;
         let attempt = key.attempt();
-        let decide = |command| grant_of(&sale, Request::Decide(command, None));
+        let decide = |command| grant_of(sale, Request::Decide(command, None));
         match grant.attempts.get(usize::from(attempt)) {
             Some(AttemptStatus::Open | AttemptStatus::Ended) => {}
             Some(_) => return Ok(()),
@@ -30,7 +41,7 @@ impl Till {
             let reference = fact.reference.clone().into_bytes();
             decide(Command::NamePayment { number, attempt, reference }).await?;
         }
-        let expected = Expected { key, money: money(&sale, &grant), live: self.provider.is_live() };
+        let expected = Expected { key, money: money(sale, &grant), live: self.provider.is_live() };
         let command = match judge(fact, &expected) {
             Judged::StillOpen => return Ok(()),
             Judged::Paid => Command::ReportPayment { number, attempt, fact: PaymentFact::Paid },

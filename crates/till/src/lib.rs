@@ -97,8 +97,7 @@ impl Till {
         let Some(attempt) = open_attempt(&grant) else { return Ok(()) };
         let reference = self.reference(sale, &grant, attempt).await?;
         let fact = self.provider.cancel(&reference).await?;
-        self.take_fact(&fact).await?;
-        Ok(())
+        self.take_fact_of(sale, number, &self.key(sale, &grant, attempt), &fact).await
     }
 
     /// Takes a callback. When this returns `Ok`, the chain has what it says, or it says nothing to us.

@@ -85,7 +85,7 @@ impl Till {
     async fn ask(&self, sale: &Sale, grant: &Grant, attempt: u8) -> Result<(), TillError> {
         let reference = self.reference(sale, grant, attempt).await?;
         let fact = self.provider().fetch(&reference).await?;
-        self.take_fact(&fact).await
+        self.take_fact_of(sale, grant.number, &self.key(sale, grant, attempt), &fact).await
     }
 
     /// Gives money back. The refund has a name, so that it happens once however often it is asked for.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::webhooks::{Feed, Webhooks};
 use engine::Engine;
+use till::Till;
 
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
@@ -27,13 +28,20 @@ pub struct App {
     pub(crate) feed: Feed,
     /// `None` where no books are kept.
     pub(crate) webhooks: Option<Webhooks>,
+    /// `None` where the shop takes the money itself.
+    pub(crate) till: Option<Arc<Till>>,
     request_prefix: String,
     request_count: AtomicU64,
 }
 
 impl App {
-    /// Wraps a running engine, and the service that calls the shop where there is one.
-    pub fn new(engine: Arc<Engine>, webhooks: Option<Webhooks>, options: AppOptions) -> Arc<Self> {
+    /// Wraps a running engine, and the services that call the shop and a payment provider, where there are some.
+    pub fn new(
+        engine: Arc<Engine>,
+        webhooks: Option<Webhooks>,
+        till: Option<Arc<Till>>,
+        options: AppOptions,
+    ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         Arc::new(Self {
             engine,
@@ -42,6 +50,7 @@ impl App {
             metrics: Metrics::new(),
             feed: Feed::default(),
             webhooks,
+            till,
             request_prefix,
             request_count: AtomicU64::new(0),
         })

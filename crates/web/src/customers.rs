@@ -6,7 +6,7 @@ use admission::{Answer, Command, Grant, Query as Ask, Request};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use domain::{ChainTime, Pseudonym, Refusal, SalePhase, Stage, fault};
+use domain::{ChainTime, Pseudonym, PurchaseNumber, Refusal, SalePhase, Stage, fault};
 use engine::Sale;
 use gate::identity::Identity;
 use gate::pass::{Pass, token_hash};
@@ -16,11 +16,11 @@ use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::identify;
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::purchase::{unchained, undecided};
 use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PurchaseAnswer};
+use crate::{identify, payments};
 
 const ORDERS_PER_PAGE: usize = 50;
 
@@ -237,6 +237,23 @@ pub(crate) async fn order(
     with_receipt(&app, &sale, &grant).await
 }
 
+/// Gives a hold back; a payment that is under way is ended at the provider first, and if it was faster, the order is paid.
+pub(crate) async fn cancelled(
+    app: &App,
+    sale: &Arc<Sale>,
+    number: PurchaseNumber,
+    customer: Option<Pseudonym>,
+) -> Result<Grant, Problem> {
+    let cancel = || Request::Decide(Command::Cancel { number, customer }, None);
+    match (granted(sale, cancel()).await, &app.till) {
+        (Err(Problem { refusal: Refusal::PaymentOpen, .. }), Some(till)) => {
+            till.end_attempt(sale, number).await.map_err(payments::problem)?;
+            granted(sale, cancel()).await
+        }
+        (told, _) => told,
+    }
+}
+
 /// Give a hold back. Doing it twice is doing it once.
 #[utoipa::path(
     post, path = "/v1/orders/{order}/cancel", tag = "customers", params(("order" = String, Path)),
@@ -252,7 +269,7 @@ pub(crate) async fn cancel(
     let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let customer = Some(identify::pseudonym(&sale, &identity));
-    let grant = granted(&sale, Request::Decide(Command::Cancel { number, customer }, None)).await?;
+    let grant = cancelled(&app, &sale, number, customer).await?;
     fault::reach(Stage::Released);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
 }

@@ -1,17 +1,123 @@
-//! Money for an order, as the shop reports and orders it by its own hand.
+//! Money for an order: by a provider, and as the shop reports and orders it by its own hand.
 
 use std::sync::Arc;
 
-use admission::Command;
+use admission::{Command, Query, Request};
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::Response;
-use domain::{PaymentFact, Refusal, Right, Stage};
-use http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use domain::{Money, PaymentFact, Refusal, Right, Stage, fault};
+use http::{HeaderMap, StatusCode};
+use payment::signature::SIGNATURE_HEADER;
+use payment::{EventError, PayWith};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use till::{Payment, TillError};
+use utoipa::ToSchema;
 
 use crate::admin::{admit, end_order};
 use crate::app::App;
+use crate::customers::granted;
 use crate::problem::{Problem, ProblemBody};
-use crate::wire;
+use crate::{body, identify, wire};
+
+/// Go to pay an order. The hold is kept while that is under way; going again goes on with the payment that is open.
+#[utoipa::path(
+    post, path = "/v1/orders/{order}/payments", tag = "customers", params(("order" = String, Path)), request_body = PayBody,
+    responses((status = 201, body = PayAnswer), (status = 200, body = wire::PurchaseAnswer), (status = "default", body = ProblemBody)),
+    security(("token" = []))
+)]
+pub(crate) async fn pay(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    let identity = identify::identity(&app.engine, &headers)?;
+    let till = app.till.as_ref().ok_or_else(|| {
+        Problem::new(Refusal::NotFound, "this deployment has no payment provider: the shop takes the money itself")
+    })?;
+    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
+    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let customer = identify::pseudonym(&sale, &identity);
+    let look = || Request::Read(Query::Order { number, customer: Some(customer) });
+    granted(&sale, look()).await?;
+    let PayBody { return_url } = body::json(body::content_type(&headers), &bytes)?;
+    let begun = till.begin(&sale, number, customer, &return_url).await.map_err(problem)?;
+    fault::reach(Stage::PaymentOpen);
+    let Some(payment) = begun else {
+        let grant = granted(&sale, look()).await?;
+        return Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response());
+    };
+    let (pay_url, client_secret) = match payment.created.pay_with {
+        PayWith::Url(url) => (Some(url), None),
+        PayWith::ClientSecret(secret) => (None, Some(secret.expose().to_owned())),
+    };
+    let Payment { attempt, money, .. } = payment;
+    let answer = PayAnswer { order: id, attempt, price: money, pay_url, client_secret };
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Where to send the customer back to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PayBody {
+    /// An address of the shop, or a path of this listener.
+    #[schema(example = "https://shop.example/thanks")]
+    return_url: String,
+}
+
+/// A payment that the customer can go on with: on a page of the provider, or on the shop's own page with its script.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PayAnswer {
+    /// The order.
+    order: String,
+    /// The attempt's number within it.
+    attempt: u8,
+    /// What is to be paid.
+    price: Money,
+    /// Where to send the customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pay_url: Option<String>,
+    /// For the provider's script on the shop's page; it is this customer's alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+}
+
+/// What a provider says. It is answered once the chain has it; any other answer makes the provider say it again.
+#[utoipa::path(
+    post, path = "/v1/payments/callbacks/{provider}", tag = "payments", params(("provider" = String, Path)),
+    request_body(content = String, description = "The provider's signed event", content_type = "application/json"),
+    responses((status = 200, description = "The chain has it"), (status = "default", body = ProblemBody))
+)]
+pub(crate) async fn callback(
+    State(app): State<Arc<App>>,
+    Path(provider): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let till = app.till.as_ref().filter(|till| till.provider().name() == provider).ok_or(Refusal::NotFound)?;
+    let signature = headers.get(SIGNATURE_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    till.receive(signature, &body).await.map_err(problem)?;
+    Ok(Json(json!({ "received": true })).into_response())
+}
+
+/// What the asker hears of a failure at the till.
+pub(crate) fn problem(error: TillError) -> Problem {
+    match error {
+        TillError::Refused(refusal) => refusal.into(),
+        TillError::Callback(EventError::Signature(error)) => Problem::new(Refusal::Malformed, error.to_string()),
+        TillError::Callback(error) => Problem::internal(&error),
+        TillError::Provider(error) => {
+            tracing::error!(%error, "the payment provider did not do what was asked");
+            Problem::new(
+                Refusal::Overloaded,
+                "the payment provider does not answer as it should; try again in a moment",
+            )
+        }
+    }
+}
 
 /// The customer goes to pay at the shop's own provider: the hold is kept while that is under way. An attempt that is open is the one to go
 /// on with; it is the last of `payments` in the answer.

@@ -24,7 +24,8 @@ pub(crate) fn secure(headers: &mut HeaderMap, request_id: &str) {
         headers.insert(REQUEST_ID, request_id);
     }
     for (name, value) in SECURITY {
-        headers.insert(name, value);
+        // A page says itself what it needs.
+        headers.entry(name).or_insert(value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(KEPT);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use domain::Refusal;
+use payment::Provider;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +50,8 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(customers::orders))
         .routes(routes!(customers::order))
         .routes(routes!(customers::cancel))
+        .routes(routes!(payments::pay))
+        .routes(routes!(payments::callback))
         .routes(routes!(shop::healthz))
         .routes(routes!(shop::readyz))
 }
@@ -89,6 +92,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub(crate) fn public(app: &Arc<App>) -> Router {
     let (router, _) = public_routes().split_for_parts();
     let document = Arc::new(openapi());
+    let router = match app.till.as_ref().map(|till| till.provider()) {
+        Some(Provider::Sandbox(sandbox)) => router.merge(sandbox.routes()),
+        _ => router,
+    };
     let router = router
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         // `service` has taken every POST; what is left here came with a method that the path does not take.

@@ -50,7 +50,9 @@ impl Front {
 pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<Incoming>) -> Response<Outgoing> {
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
-    let body = body::collect(body, front.body_bytes_max).await;
+    let is_callback = front.takes_purchases && parts.uri.path().starts_with("/v1/payments/callbacks/");
+    let bytes_max = if is_callback { payment::limits::CALLBACK_BYTES_MAX } else { front.body_bytes_max };
+    let body = body::collect(body, bytes_max).await;
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
     let answered = match body {

@@ -482,6 +482,7 @@ mod tests {
                     status: GrantStatus::Held,
                     record: 999,
                     attempts: Vec::new(),
+                    references: Vec::new(),
                 };
                 let receipt = Receipt { position: 999, record_hash: [units as u8; 32], head: Arc::clone(&head) };
                 let body = ReceiptBody {

@@ -266,6 +266,7 @@ impl Teller<'_> {
             | Record::Digest { .. }
             | Record::SecretRevealed(_)
             | Record::PaymentBegun(_)
+            | Record::PaymentNamed(..)
             | Record::PaymentEnded(_) => return Ok(None),
         };
         Ok(Some(Event {

@@ -32,6 +32,10 @@ const FOREIGN_PASS: &str = "403 pass_foreign";
 const CUSTOMERS: Expected = [NOBODY, EXPIRED, "2xx", "2xx", NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
 /// What belongs to Anna: to another customer it is not there.
 const ANNAS: Expected = [NOBODY, EXPIRED, "404 not_found", "2xx", NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
+/// The server of these tests has no provider: whoever could pay is told so, and to everybody else it is not there.
+const WITHOUT_PROVIDER: Expected =
+    [NOBODY, EXPIRED, "404 not_found", "404 not_found", NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
+const FOR_NOBODY: Expected = ["404 not_found"; 9];
 /// Another customer comes with Anna's pass.
 const BY_PASS: Expected = [NOBODY, EXPIRED, FOREIGN_PASS, FOREIGN_PASS, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
 const READ: Expected = [NOBODY, NOBODY, NOBODY, NOBODY, "2xx", "2xx", "2xx", "2xx", NOBODY];
@@ -53,6 +57,8 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/v1/purchases/{purchase}", ANNAS),
     ("GET", "/v1/orders/{order}", ANNAS),
     ("POST", "/v1/orders/{order}/cancel", ANNAS),
+    ("POST", "/v1/orders/{order}/payments", WITHOUT_PROVIDER),
+    ("POST", "/v1/payments/callbacks/{provider}", FOR_NOBODY),
     ("GET", "/metrics", READ),
     ("GET", "/admin/v1/sales", READ),
     ("GET", "/admin/v1/sales/{sale}/orders", READ),
@@ -144,6 +150,13 @@ impl World {
         if filled.contains("{id}") {
             let token = make_token(&self.server, "viewer", 3_600);
             filled = filled.replace("{id}", token["id"].as_str().unwrap());
+        }
+        if filled.contains("/webhooks") {
+            // A process has some at most.
+            for hook in self.server.operate(Request::get("/admin/v1/webhooks")).json().as_array().unwrap() {
+                let path = format!("/admin/v1/webhooks/{}", hook["id"].as_str().unwrap());
+                self.server.operate(Request::new("DELETE", &path)).is(200, "");
+            }
         }
         if filled.contains("{webhook}") {
             let hook = json!({ "url": "https://shop.invalid/hook" });

@@ -13,6 +13,7 @@ mod load;
 mod operator;
 mod payments;
 mod pending;
+mod provider;
 mod refusals;
 mod routes;
 mod starting;

@@ -38,6 +38,10 @@ fn request(name: &[u8], fields: &[Vec<u8>]) -> Option<Request> {
         (b"begin_payment", [number, customer]) => {
             plain(Command::BeginPayment { number: order(number)?, customer: asker(customer)? })
         }
+        (b"name_payment", [number, attempt, reference]) => {
+            let (number, attempt) = (order(number)?, self::number(attempt)?.try_into().ok()?);
+            plain(Command::NamePayment { number, attempt, reference: reference.clone() })
+        }
         (b"report_payment", [number, attempt, is_paid]) => {
             let fact = if self::number(is_paid)? == 1 { PaymentFact::Paid } else { PaymentFact::Ended };
             plain(Command::ReportPayment {

@@ -28,6 +28,16 @@ local function begin_payment(call, number, customer)
   return changed(number)
 end
 
+local function name_payment(call, number, attempt, reference)
+  local row = row_of(call, number)
+  local payments = row and payments_of(call, number)
+  if not payments or not payments.attempts[attempt + 1] then return refused(R.not_found) end
+  if payments.named[attempt + 1] == 1 or call.state.phase == SETTLED then return unchanged(number) end
+  emit(call, K.payment_named, attempt_bytes(number, row, attempt) .. reference)
+  payments.named[attempt + 1], payments.changed = 1, true
+  return changed(number)
+end
+
 local function report_payment(call, number, attempt, is_paid)
   local row = row_of(call, number)
   local status = row and payments_of(call, number).attempts[attempt + 1]

@@ -35,6 +35,7 @@ local COMMANDS = {
   close = function(call) return close(call) end,
   settle = function(call) return settle(call) end,
   begin_payment = function(call, fields) return begin_payment(call, tonumber(fields[1]), fields[2]) end,
+  name_payment = function(call, fields) return name_payment(call, tonumber(fields[1]), tonumber(fields[2]), fields[3]) end,
   report_payment = function(call, fields)
     return report_payment(call, tonumber(fields[1]), tonumber(fields[2]), fields[3] == '1')
   end,

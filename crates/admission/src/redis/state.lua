@@ -57,7 +57,7 @@ local R = {
 local K = {
   opened = 3, held = 4, released = 5, confirmed = 6, payment_begun = 7, payment_ended = 8, payment_received = 9, retaken = 10,
   stock_changed = 11, paused = 12, resumed = 13, credit = 14, digest = 15, closed = 16, revealed = 17, settled = 18,
-  refund_ordered = 19, refunded = 20, payment_parked = 21,
+  refund_ordered = 19, refunded = 20, payment_parked = 21, payment_named = 22,
 }
 
 -- How they are packed; made at the first call, since a library that is being loaded has no functions of its own yet.
@@ -142,16 +142,16 @@ local function coupon_index(call, hash)
   return tonumber(call.state.coupons > 0 and redis.call('HGET', call.keys[2], 'hash:' .. string.format('%.0f', hash)) or nil)
 end
 
--- The attempts to pay of a grant, from 1, and the evidence that was parked; empty where there are none.
+-- The attempts to pay of a grant, from 1, which of them have a name (1 or 0), and the evidence that was parked; empty where there are none.
 local function payments_of(call, number)
   if not call.payments[number] then
-    local bytes, payments = redis.call('HGET', call.keys[6], number), { attempts = {}, parked = {} }
+    local bytes, payments = redis.call('HGET', call.keys[6], number), { attempts = {}, named = {}, parked = {} }
     if bytes then
       local count = string.byte(bytes)
       for place = 1, count do
-        payments.attempts[place] = string.byte(bytes, 1 + place)
+        payments.attempts[place], payments.named[place] = string.byte(bytes, 1 + place), string.byte(bytes, 1 + count + place)
       end
-      for at = count + 2, #bytes, 8 do
+      for at = 2 * count + 2, #bytes, 8 do
         payments.parked[#payments.parked + 1] = struct.unpack('<I8', bytes, at)
       end
     end
@@ -164,6 +164,9 @@ local function pack_payments(payments)
   local packed = { string.char(#payments.attempts) }
   for place = 1, #payments.attempts do
     packed[#packed + 1] = string.char(payments.attempts[place])
+  end
+  for place = 1, #payments.attempts do
+    packed[#packed + 1] = string.char(payments.named[place] or 0)
   end
   for place = 1, #payments.parked do
     packed[#packed + 1] = struct.pack('<I8', payments.parked[place])

@@ -51,6 +51,9 @@ fn event() -> impl Strategy<Value = Event> {
             decide(Command::ParkPayment { number, parked: Box::new(parked(evidence, reason)) })
         }),
         1 => number().prop_map(|number| decide(Command::OrderRefund { number })),
+        1 => (number(), 0..3_u8).prop_map(|(number, attempt)| {
+            decide(Command::NamePayment { number, attempt, reference: vec![b'p', attempt] })
+        }),
         1 => (number(), 0..3_u8).prop_map(|(number, attempt)| decide(Command::NoteRefund { number, attempt })),
         1 => Just(decide(Command::Pause(PauseReason::Operator))),
         2 => Just(decide(Command::Resume)),

@@ -172,6 +172,7 @@ fn payment(random: &mut Rng, number: PurchaseNumber) -> Command {
     match random.u32(0..10) {
         0..4 => Command::BeginPayment { number, customer: random.bool().then(|| customer(random.u32(0..4))) },
         4..7 => Command::ReportPayment { number, attempt, fact },
+        7 if random.bool() => Command::NamePayment { number, attempt, reference: vec![b'p'; random.usize(1..65)] },
         7 => Command::OrderRefund { number },
         8 => Command::NoteRefund { number, attempt },
         _ => Command::ParkPayment { number, parked: Box::new(parked(random.u64(0..20), random.u8(1..5))) },

@@ -1,6 +1,6 @@
 //! Money and benefits: attempts to pay, what was received and where it belongs, refunds, and coupons.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chain::digest::GrantStatus;
 use domain::record::{Attempt, Held, ReleaseReason};
@@ -14,6 +14,8 @@ use super::{Grant, Model};
 pub(crate) struct Purse {
     /// The attempts of each grant that has some, in order.
     attempts: HashMap<u32, Vec<AttemptStatus>>,
+    /// Attempts whose name at the provider is known.
+    named: HashSet<(u32, u8)>,
     /// The coupon that a grant uses, while it is live.
     coupons: HashMap<u32, u64>,
     /// Live grants per coupon.
@@ -47,6 +49,15 @@ impl Model {
         attempts.push(AttemptStatus::Open);
         self.tally.check(Promise::Money, is_held && follows, || {
             format!("record {}: hold {} cannot begin attempt {} now", at.position, of.number.0, of.attempt)
+        });
+    }
+
+    pub(super) fn payment_named(&mut self, at: Moment, of: &Attempt) {
+        self.status_of(at, of);
+        let known = usize::from(of.attempt) < self.attempts_of(of.number.0).len();
+        let is_first = known && self.purse.named.insert((of.number.0, of.attempt));
+        self.tally.check(Promise::Money, is_first, || {
+            format!("record {}: attempt {} of order {} is named twice or unknown", at.position, of.attempt, of.number.0)
         });
     }
 

@@ -208,6 +208,7 @@ impl<'c> Projection<'c> {
             | Record::Closed
             | Record::SecretRevealed(_)
             | Record::PaymentBegun(_)
+            | Record::PaymentNamed(..)
             | Record::PaymentEnded(_)
             | Record::PaymentReceived(_, Received::RefundDue)
             | Record::RefundOrdered(_)
@@ -442,6 +443,7 @@ fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Released => "released",
         RecordKind::Confirmed => "confirmed",
         RecordKind::PaymentBegun => "payment_begun",
+        RecordKind::PaymentNamed => "payment_named",
         RecordKind::PaymentEnded => "payment_ended",
         RecordKind::PaymentReceived => "payment_received",
         RecordKind::RefundOrdered => "refund_ordered",

@@ -10,6 +10,7 @@ use super::{Expected, Naive};
 #[derive(Clone, Default)]
 pub(super) struct Money {
     pub(super) attempts: Vec<AttemptStatus>,
+    names: Vec<Option<Vec<u8>>>,
     parked: Vec<u64>,
 }
 
@@ -32,7 +33,21 @@ impl Naive {
             Status::Held => {}
         }
         self.orders[number].money.attempts.push(AttemptStatus::Open);
+        self.orders[number].money.names.push(None);
         self.next += 1;
+        Expected::Order(number)
+    }
+
+    pub(super) fn name_payment(&mut self, number: PurchaseNumber, attempt: u8, reference: &[u8]) -> Expected {
+        let Some(number) = self.order_for(number, None) else { return self.refused(Refusal::NotFound) };
+        let settled = self.phase == SalePhase::Settled;
+        let Some(name) = self.orders[number].money.names.get_mut(usize::from(attempt)) else {
+            return self.refused(Refusal::NotFound);
+        };
+        if name.is_none() && !settled {
+            *name = Some(reference.to_vec());
+            self.next += 1;
+        }
         Expected::Order(number)
     }
 
@@ -116,7 +131,9 @@ impl Naive {
     }
 
     pub(super) fn money_problem(&self, number: usize, grant: &Grant) -> Option<String> {
-        let own = &self.orders[number].money.attempts;
-        (*own != grant.attempts).then(|| format!("{grant:?}, the naive model has {own:?}"))
+        let Money { attempts, names, .. } = &self.orders[number].money;
+        let names: Vec<_> = names.iter().map(|name| name.clone().unwrap_or_default()).collect();
+        let same = *attempts == grant.attempts && names == grant.references;
+        (!same).then(|| format!("{grant:?}, the naive model has {attempts:?} {names:?}"))
     }
 }
