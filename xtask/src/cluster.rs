@@ -34,8 +34,16 @@ pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
 }
 
 /// The tests that speak HTTP and look at no file, each with a cluster of one process that has every role, on servers that all of them share.
-const HTTP_SUITE: [&str; 7] =
-    ["winners::", "refusals::", "operator::", "routes::", "express::", "payments::", "pending::who_does_not_wait"];
+const HTTP_SUITE: [&str; 8] = [
+    "winners::",
+    "refusals::",
+    "operator::",
+    "routes::",
+    "express::",
+    "payments::",
+    "provider::an_order_is_paid",
+    "pending::who_does_not_wait",
+];
 
 /// The HTTP suite of the core, on a cluster; a part of it again with the Redis that Sentinels watch.
 pub(crate) fn http_suite(root: &Path) -> anyhow::Result<()> {

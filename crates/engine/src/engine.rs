@@ -296,10 +296,12 @@ impl Engine {
         if keeps_books {
             self.books.add_sale(&secrets.name, folder.clone(), Arc::clone(owner.view().watermark()));
         }
+        let signer = HeadSigner::from_seed(&secrets.signing_seed);
         let sale = Arc::new(Sale {
             ordinal: secrets.ordinal,
             id: secrets.sale,
-            signing_key: HeadSigner::from_seed(&secrets.signing_seed).public_key(),
+            signing_key: signer.public_key(),
+            signer,
             owner: Arc::new(owner),
             ladder,
             pseudonyms: PseudonymKey::new(&secrets.pseudonym_key),

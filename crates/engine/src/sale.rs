@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use admission::{OwnerHandle, SaleView};
 use chain::batch::{Batch, BatchError};
 use chain::disk::ReadError;
-use chain::{DiskFiles, LogReader, SignedHead};
+use chain::{DiskFiles, HeadSigner, LogReader, SignedHead};
 use cluster::Ladder;
 use domain::ids::Hash;
 use domain::{Pseudonym, SaleDefinition, SaleId, SaleOrdinal};
@@ -24,6 +24,8 @@ pub struct Sale {
     pub id: SaleId,
     /// The Ed25519 public key of its heads.
     pub signing_key: Hash,
+    /// Signs hold tokens with the same key.
+    pub signer: HeadSigner,
     /// The way to its owner.
     pub owner: Arc<OwnerHandle>,
     /// On which rung it stands, in a cluster.

@@ -12,6 +12,7 @@ mod erase;
 mod export;
 mod express;
 mod feed;
+mod hold_token;
 mod identify;
 mod metrics;
 mod outgoing;

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, erase, export, feed, payments, purchase, shop, tokens, webhooks, wire};
+use crate::{admin, customers, erase, export, feed, hold_token, payments, purchase, shop, tokens, webhooks, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +50,7 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(customers::orders))
         .routes(routes!(customers::order))
         .routes(routes!(customers::cancel))
+        .routes(routes!(hold_token::hold_token))
         .routes(routes!(payments::pay))
         .routes(routes!(payments::callback))
         .routes(routes!(shop::healthz))

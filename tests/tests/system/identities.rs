@@ -57,6 +57,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/v1/purchases/{purchase}", ANNAS),
     ("GET", "/v1/orders/{order}", ANNAS),
     ("POST", "/v1/orders/{order}/cancel", ANNAS),
+    ("POST", "/v1/orders/{order}/hold-token", ANNAS),
     ("POST", "/v1/orders/{order}/payments", WITHOUT_PROVIDER),
     ("POST", "/v1/payments/callbacks/{provider}", FOR_NOBODY),
     ("GET", "/metrics", READ),

@@ -1,5 +1,9 @@
 //! Payments over HTTP, as a shop with a provider of its own reports them; coupons; and what the audit says of both.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
 use domain::CouponDefinition;
 use serde_json::{Value, json};
 use system_tests::{Reply, Request, Server, open_sale, until};
@@ -95,4 +99,64 @@ fn a_coupon_makes_it_cheaper_as_often_as_it_may_and_the_chain_does_not_tell_its_
     }
     let definitions = server.operate(Request::get("/admin/v1/sales")).json();
     assert!(!definitions.to_string().contains("SPRING") && definitions != Value::Null);
+}
+
+/// The example's process, and where it listens; ended with the test.
+struct Shop(Child, SocketAddr);
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Shop {
+    fn start(server: &Server, sale: &str) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shop.py");
+        let key = server.ask(&Request::get(&format!("/v1/sales/{sale}"))).text("signing_key");
+        let role = json!({ "label": "the example", "role": "cashier" });
+        let token = server.operate(Request::post("/admin/v1/tokens").json(&role)).is(201, "").text("token");
+        let mut command = Command::new("python3");
+        command.args([script, "0", &server.admin().to_string(), &token, sale, &key]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 runs the example");
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Self(child, ([127, 0, 0, 1], port.trim().parse().unwrap()).into())
+    }
+
+    fn checkout(&self, token: &str) -> Reply {
+        Request::post("/checkout").body(token.as_bytes()).send(self.1)
+    }
+}
+
+#[test]
+fn the_example_of_a_shop_believes_the_sales_hold_tokens_and_no_others() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 3));
+    server.create(&open_sale("other", 3));
+    let shop = Shop::start(&server, "drop");
+    let (anna, elsewhere) = (server.customer("anna", "drop"), server.customer("anna", "other"));
+    let token_of = |customer: &system_tests::Customer, order: &str| {
+        customer.asks(Request::post(&format!("/v1/orders/{order}/hold-token")))
+    };
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    let token = token_of(&anna, &order).is(200, "").text("hold_token");
+    for _ in 0..2 {
+        assert_eq!(shop.checkout(&token).is(200, "confirmed").text("order"), order);
+    }
+    token_of(&anna, &order).is(409, "order_confirmed");
+    let other = elsewhere.buy("boot", "key").is(201, "held").text("order");
+    let foreign = token_of(&elsewhere, &other).is(200, "").text("hold_token");
+    assert_eq!(shop.checkout(&foreign).status, 400, "another sale's");
+    let (text, signature) = token.rsplit_once('.').unwrap();
+    for forged in [format!("{text}.{}", "A".repeat(signature.len())), format!("{text}x.{signature}"), "a.b".to_owned()]
+    {
+        assert_eq!(shop.checkout(&forged).status, 400, "{forged}");
+    }
+    let second = anna.buy("boot", "key-2").is(201, "held").text("order");
+    anna.cancel(&second).is(200, "released");
+    token_of(&anna, &second).is(409, "hold_ended");
+    elsewhere.cancel(&other).is(200, "released");
 }

@@ -25,6 +25,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/orders/{order}/payments", 409),
     ("POST", "/admin/v1/orders/{order}/payments/{attempt}/{fact}", 404),
     ("POST", "/admin/v1/orders/{order}/refund", 409),
+    ("POST", "/v1/orders/{order}/hold-token", 409),
     ("POST", "/v1/orders/{order}/payments", 404),
     ("POST", "/v1/payments/callbacks/{provider}", 404),
     ("GET", "/admin/v1/sales", 200),
