@@ -22,13 +22,15 @@ pub enum Stage {
     Confirmed,
     /// The hold ended and its units are free again.
     Released,
+    /// A provider has given money back; the chain does not have that yet.
+    Refunded,
     /// The sale is over and every unit is accounted for.
     Settled,
 }
 
 impl Stage {
     /// All stages in the order in which a purchase meets them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Received,
         Self::Gated,
         Self::Decided,
@@ -38,6 +40,7 @@ impl Stage {
         Self::PaymentOpen,
         Self::Confirmed,
         Self::Released,
+        Self::Refunded,
         Self::Settled,
     ];
 
@@ -53,6 +56,7 @@ impl Stage {
             Self::PaymentOpen => "payment_open",
             Self::Confirmed => "confirmed",
             Self::Released => "released",
+            Self::Refunded => "refunded",
             Self::Settled => "settled",
         }
     }

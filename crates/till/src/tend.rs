@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use admission::{Answer, Command, Grant, GrantStatus, Query, Request};
-use domain::{AttemptStatus, PurchaseNumber, SalePhase, limits};
+use domain::{AttemptStatus, PurchaseNumber, SalePhase, Stage, fault, limits};
 use engine::Sale;
 use futures_util::StreamExt as _;
 use payment::RefundState;
@@ -94,6 +94,7 @@ impl Till {
         let name = self.key(sale, grant, attempt).refund(0);
         let fact = self.provider().refund(&reference, money(sale, grant), &name).await?;
         if fact.state == RefundState::Succeeded {
+            fault::reach(Stage::Refunded);
             let note = Command::NoteRefund { number: grant.number, attempt };
             grant_of(sale, Request::Decide(note, None)).await?;
         }

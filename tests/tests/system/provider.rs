@@ -75,6 +75,32 @@ fn an_order_is_paid_at_the_provider_and_refunded_there_once() {
     assert!(!standin.books().payments.iter().any(|payment| payment.captured > payment.refunded));
 }
 
+#[test]
+fn killed_between_a_refund_and_its_record_it_refunds_once() {
+    let mut options = StandInOptions::new(SECRET_KEY, CALLBACK_SECRET);
+    // Only what we ask tells us: no callback says that the money went back.
+    options.plan = Plan { weights: vec![(Behaviour::CallbackNever, 1)], ..Plan::default() };
+    options.customers = Customers::WhenAsked;
+    let standin = StandIn::start(options).unwrap();
+    let mut server = start(&standin);
+    server.create(&open_sale("drop", 3));
+    let anna = server.customer("anna", "drop");
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    standin.pay(&pay(&anna, &order).is(201, "").text("client_secret")).unwrap();
+    // Nobody tells of it, and the shop cannot wait: it asks for an end, and hears that the money was faster.
+    anna.cancel(&order).is(409, "order_confirmed");
+    server.terminate();
+    server.start_again_with(&["testing.dangerous_fault_point=refunded:1"]);
+    server.operate(Request::post(&format!("/admin/v1/orders/{order}/refund"))).is(200, "confirmed");
+    until("the kill", || server.has_ended().is_some());
+    let refunded = |standin: &StandIn| (standin.books().refunded["EUR"], standin.books().refunds.len());
+    assert_eq!(refunded(&standin), (4_900, 1), "the money is back");
+    server.kill();
+    server.start_again();
+    until("the record", || statuses(&anna.order(&order).json()) == ["refunded"]);
+    assert_eq!(refunded(&standin), (4_900, 1));
+}
+
 /// So many customers pay while the provider does whatever providers do, is away for a while, and our process is killed.
 #[test]
 fn both_sides_agree_to_the_cent_through_outages_and_kills() {
