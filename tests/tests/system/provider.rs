@@ -95,7 +95,6 @@ fn killed_between_a_refund_and_its_record_it_refunds_once() {
     until("the kill", || server.has_ended().is_some());
     let refunded = |standin: &StandIn| (standin.books().refunded["EUR"], standin.books().refunds.len());
     assert_eq!(refunded(&standin), (4_900, 1), "the money is back");
-    server.kill();
     server.start_again();
     until("the record", || statuses(&anna.order(&order).json()) == ["refunded"]);
     assert_eq!(refunded(&standin), (4_900, 1));
