@@ -43,7 +43,9 @@ pub(crate) fn open(settings: &Settings, engine: &Arc<Engine>) -> anyhow::Result<
                 public: settings.public.address,
                 callback_path: "/v1/payments/callbacks/sandbox".to_owned(),
             };
-            tracing::warn!("customers pay in the sandbox: everybody who reaches the public listener pays without money");
+            tracing::warn!(
+                "customers pay in the sandbox: everybody who reaches the public listener pays without money"
+            );
             Provider::Sandbox(Sandbox::open(options, Arc::clone(&engine.clock))?)
         }
     };

@@ -328,7 +328,8 @@ impl Engine {
         }
         let secrets = self.vault.with(|vault| vault.register_sale(&definition.sale)).map_err(StartError::from)?;
         let options = owner_options(&secrets);
-        let bytes = serde_json::to_vec(&self.without_codes(definition, secrets.sale));
+        let definition = self.without_codes(definition, secrets.sale);
+        let bytes = serde_json::to_vec(&definition);
         let bytes = bytes.map_err(|error| CreateError::Invalid(error.to_string()))?;
         if bytes.len() > limits::DEFINITION_BYTES_MAX {
             return Err(CreateError::Invalid("the definition is too large".to_owned()));
@@ -343,7 +344,7 @@ impl Engine {
         if self.cluster.is_some() {
             let sale = self.begin_in_cluster(&secrets, created)?;
             // Another process may have been asked for a sale of the same name in the same moment.
-            return if sale.definition() == definition { Ok(sale) } else { Err(CreateError::Exists) };
+            return if *sale.definition() == definition { Ok(sale) } else { Err(CreateError::Exists) };
         }
         let folder = self.data.sale(&secrets.name);
         let owner = Owner::create(Arc::clone(&self.files), &folder, secrets.sale, created, options, self.clocks())

@@ -3,6 +3,7 @@
 mod command_line;
 mod connections;
 mod demo;
+mod erasing;
 mod events;
 mod express;
 mod field;

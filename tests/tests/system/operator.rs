@@ -4,7 +4,7 @@ use std::fs;
 
 use domain::{ChainTime, SaleDefinition};
 use serde_json::{Value, json};
-use system_tests::{Connection, Folder, ISSUER, Reply, Request, Server, audit_is_clean, doorbuster, open_sale, until};
+use system_tests::{Connection, Folder, Reply, Request, Server, audit_is_clean, doorbuster, open_sale, until};
 
 fn change_stock(server: &Server, sale: &str, change: &Value) -> Reply {
     let path = format!("/admin/v1/sales/{sale}/items/boot/stock");
@@ -72,50 +72,6 @@ fn a_sale_is_applied_once_and_another_definition_is_told_where_it_differs() {
     other.items[0].sku = Some(String::new());
     assert!(apply(&server, "drop", &other).is(400, "sale_invalid").text("detail").starts_with("items[0].sku: "));
     assert_eq!(server.ask(&Request::get("/v1/sales")).json().as_array().unwrap().len(), 1);
-}
-
-#[test]
-fn an_erased_customer_leaves_the_vault_and_every_promise_stands() {
-    let mut server = Server::start();
-    server.create(&open_sale("drop", 9));
-    server.create(&open_sale("other", 9));
-    let anna = server.customer("anna", "drop");
-    let ben = server.customer("ben", "drop");
-    server.customer("anna", "other").buy("boot", "a").is(201, "held");
-    let held = anna.buy("boot", "a").is(201, "held").text("order");
-    ben.buy("boot", "a").is(201, "held");
-    let erase = |server: &Server, subject: &str| {
-        let body = json!({ "issuer": ISSUER, "subject": subject });
-        server.operate(Request::post("/admin/v1/customers/erase").json(&body))
-    };
-    let refused = erase(&server, "anna").is(409, "hold_open");
-    assert_eq!(refused.text("detail"), "in the sale drop");
-    server.confirm(&held).is(200, "confirmed");
-    assert_eq!(erase(&server, "anna").is(409, "hold_open").text("detail"), "in the sale other");
-    server.turn("other", "close").is(200, "");
-    let elsewhere = server.stranger("anna", "other");
-    let open = elsewhere.asks(Request::get("/v1/orders")).json()["orders"][0]["order"].as_str().unwrap().to_owned();
-    elsewhere.cancel(&open).is(200, "released");
-    let map = |server: &Server| {
-        let vault = rusqlite::Connection::open(server.data().join("vault.sqlite")).unwrap();
-        let count = |table: &str| {
-            vault.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0)).unwrap()
-        };
-        (count("customers"), count("map"))
-    };
-    assert_eq!(map(&server), (2, 3));
-    assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], true);
-    assert_eq!(map(&server), (1, 1));
-    assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], false);
-    server.kill();
-    server.start_again();
-    assert_eq!(map(&server), (1, 1));
-    anna.order(&held).is(200, "confirmed");
-    let data = server.data().to_str().unwrap();
-    let told = doorbuster(&["customer", "erase", "--issuer", ISSUER, "--subject", "anna", "--data", data]);
-    assert!(told.out.contains("erased before"), "{told:?}");
-    server.customer("anna", "drop").buy("boot", "b").is(201, "held");
-    assert_eq!(map(&server), (2, 2), "whoever comes back is new");
 }
 
 /// Fields of a line of CSV without line breaks.
