@@ -11,6 +11,7 @@ use domain::record::PauseReason;
 use domain::{PurchaseNumber, Refusal, Right, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
+use ledger::Service;
 use serde_json::json;
 
 use crate::app::App;
@@ -197,7 +198,7 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
         None => return Err(Refusal::Overloaded.into()),
     };
     let items = &sale.definition().items;
-    let books_next = app.engine.roles().worker.then(|| app.engine.books.drained(sale.name()));
+    let books_next = app.engine.roles().worker.then(|| app.engine.books.drained(Service::Orders, sale.name()));
     Ok(AdminSaleAnswer {
         sale: describe(app, sale),
         pause_reason: state.paused.map(PauseReason::name),

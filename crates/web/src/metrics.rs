@@ -2,6 +2,7 @@
 
 use domain::{Promise, Refusal, SalePhase, Stage};
 use engine::Engine;
+use ledger::Service;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -111,7 +112,7 @@ impl Metrics {
             let next = sale.view().watermark().next();
             self.position.get_or_create(&label).set(next.saturating_sub(1).cast_signed());
             if engine.roles().worker {
-                let lag = next.saturating_sub(engine.books.drained(sale.name()));
+                let lag = next.saturating_sub(engine.books.drained(Service::Orders, sale.name()));
                 self.books_lag.get_or_create(&label).set(lag.cast_signed());
             }
             self.paused.get_or_create(&label).set(i64::from(sale.view().is_paused()));
@@ -125,7 +126,7 @@ impl Metrics {
             drift |= sale.view().phase() < SalePhase::Settled
                 && engine
                     .books
-                    .state(sale.name())
+                    .state(Service::Orders, sale.name())
                     .is_some_and(|state| matches!(state, ledger::FollowState::Stopped(_)));
         }
         self.broken.get_or_create(&PromiseLabel { promise: Promise::DurableAnswer.id() }).set(i64::from(drift));
