@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, erase, export, feed, payments, purchase, shop, tokens, webhooks, wire};
+use crate::{accounts, admin, customers, erase, export, feed, payments, purchase, shop, tokens, webhooks, wire};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,6 +60,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))
+        .routes(routes!(accounts::payments))
         .routes(routes!(export::orders_csv))
         .routes(routes!(export::orders_json))
         .routes(routes!(admin::confirm))

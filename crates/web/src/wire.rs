@@ -12,6 +12,8 @@ use gate::IdKeys;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::accounts::BooksAnswer;
+
 /// What a purchase asks for.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -418,10 +420,9 @@ pub struct AdminSaleAnswer {
     pub rung: Option<&'static str>,
     /// The process that brings its decisions to the chain, by the number that it logs at its start. Null where nobody is heard.
     pub relay: Option<String>,
-    /// The first record that the books have not applied; null where this process keeps no books.
-    pub books_next: Option<u64>,
-    /// Records that the books have not applied; null where this process keeps no books.
-    pub books_lag: Option<u64>,
+    /// How far its books are.
+    #[serde(flatten)]
+    pub books: BooksAnswer,
 }
 
 /// Counts of one item.
