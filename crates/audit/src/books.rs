@@ -8,6 +8,7 @@ use domain::ids::Hash;
 use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::model::{Grant, Model};
+use crate::tally::Tally;
 
 /// A service whose offset is its cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,10 +102,10 @@ impl Books {
             }
             // Books of an earlier version have no tables of these before the service begins.
             _ if !started => return Ok(()),
-            Service::Payment => self.compare_payments(sale, model)?,
-            Service::Coupon => self.compare_coupons(sale, model)?,
-            Service::Points => self.compare_points(sale, model)?,
-            Service::Product => self.compare_products(sale, model)?,
+            Service::Payment => beside(model, |model, tally| self.compare_payments(sale, model, tally))?,
+            Service::Coupon => beside(model, |model, tally| self.compare_coupons(sale, model, tally))?,
+            Service::Points => beside(model, |model, tally| self.compare_points(sale, model, tally))?,
+            Service::Product => beside(model, |model, tally| self.compare_products(sale, model, tally))?,
         }
         let mut parked =
             self.connection.prepare("SELECT record, kind, reason FROM parked WHERE service = ?1 AND sale = ?2")?;
@@ -180,6 +181,14 @@ impl Books {
         });
         Ok(())
     }
+}
+
+/// Lets a comparison read the model while it counts.
+fn beside(model: &mut Model, compare: impl FnOnce(&Model, &mut Tally) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let mut tally = std::mem::take(&mut model.tally);
+    let compared = compare(model, &mut tally);
+    model.tally = tally;
+    compared
 }
 
 fn missing(model: &mut Model, number: u64) {

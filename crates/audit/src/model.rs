@@ -90,7 +90,7 @@ impl Model {
             Record::PaymentReceived(attempt, received) => self.payment_received(at, &attempt, &received),
             Record::RefundOrdered(attempt) => self.refund_ordered(at, &attempt),
             Record::Refunded(attempt) => self.refunded(at, &attempt),
-            Record::PaymentParked { number, parked, .. } => self.payment_parked(at, number, parked),
+            Record::PaymentParked { number, parked, .. } => self.payment_parked(at, number, *parked),
             Record::StockChanged { item, added, withdrawn } => self.stock_changed(at, item, added, &withdrawn),
             Record::Paused(_) => self.paused = true,
             Record::Resumed => self.paused = false,

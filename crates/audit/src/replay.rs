@@ -34,6 +34,9 @@ pub(crate) struct Cut {
     pub(crate) service: Service,
 }
 
+/// What is done at the cut of a service.
+type AtCut<'a> = &'a mut dyn FnMut(Service, &mut Model);
+
 /// What to look at during a replay.
 #[derive(Default)]
 pub(crate) struct Watch<'a> {
@@ -43,7 +46,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) heads: Vec<u64>,
     /// The cuts of the books' services, and what to do at each.
     pub(crate) cuts: Vec<Cut>,
-    pub(crate) at_cut: Option<&'a mut dyn FnMut(Service, &mut Model)>,
+    pub(crate) at_cut: Option<AtCut<'a>>,
     /// Whether questions about answers will be asked.
     pub(crate) with_free_times: bool,
 }

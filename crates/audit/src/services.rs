@@ -8,7 +8,8 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use crate::books::{Books, Service};
-use crate::model::Model;
+use crate::model::{Model, Moment};
+use crate::tally::Tally;
 
 /// A table of the books without its column `sale`; the first `keys` columns tell its rows apart.
 struct Table {
@@ -98,28 +99,26 @@ impl From<Option<&str>> for Cell {
 
 impl Books {
     /// Compares attempts and reports that were not believed.
-    pub(crate) fn compare_payments(&self, sale: &str, model: &mut Model) -> rusqlite::Result<()> {
-        let currency = model.definition.currency;
+    pub(crate) fn compare_payments(&self, sale: &str, model: &Model, tally: &mut Tally) -> rusqlite::Result<()> {
+        let currency = &model.definition.currency;
         let mut attempts: Vec<_> = model.purse.attempts.iter().collect();
         attempts.sort_unstable_by_key(|(number, _)| **number);
-        let mut expected = Vec::new();
-        for (number, attempts) in attempts {
+        let expected = attempts.into_iter().flat_map(|(number, attempts)| {
             let price = model.grants.get(*number as usize).map_or(0, |grant| grant.price);
-            for (attempt, tried) in (0_u32..).zip(attempts) {
-                let status = tried.status.name();
-                expected.push(vec![
+            (0_u32..).zip(attempts).map(move |(attempt, tried)| {
+                vec![
                     Cell::from(*number),
                     attempt.into(),
-                    status.into(),
+                    tried.status.name().into(),
                     price.into(),
                     currency.as_str().into(),
                     tried.begun_at.into(),
                     tried.changed_at.into(),
                     tried.record.into(),
-                ]);
-            }
-        }
-        self.compare_rows(Service::Payment, &PAYMENTS, sale, expected, model)?;
+                ]
+            })
+        });
+        self.compare_rows(Service::Payment, &PAYMENTS, sale, expected, tally)?;
         let parked = model.purse.parked.iter().map(|(at, number, report)| {
             vec![
                 Cell::from(at.position),
@@ -132,12 +131,11 @@ impl Books {
                 at.time.into(),
             ]
         });
-        let parked = parked.collect();
-        self.compare_rows(Service::Payment, &PAYMENTS_PARKED, sale, parked, model)
+        self.compare_rows(Service::Payment, &PAYMENTS_PARKED, sale, parked, tally)
     }
 
     /// Compares how often each coupon is used.
-    pub(crate) fn compare_coupons(&self, sale: &str, model: &mut Model) -> rusqlite::Result<()> {
+    pub(crate) fn compare_coupons(&self, sale: &str, model: &Model, tally: &mut Tally) -> rusqlite::Result<()> {
         let coupons = (0_u32..).zip(&model.definition.coupons).map(|(index, coupon)| {
             let hash = coupon.hash.unwrap_or_default();
             let uses = model.purse.uses_of(hash);
@@ -147,17 +145,16 @@ impl Books {
                 .chain([uses.now, uses.ever, uses.given_back].map(Cell::from))
                 .collect()
         });
-        let coupons = coupons.collect();
-        self.compare_rows(Service::Coupon, &COUPONS, sale, coupons, model)
+        self.compare_rows(Service::Coupon, &COUPONS, sale, coupons, tally)
     }
 
     /// Compares the points of each customer, and every posting.
-    pub(crate) fn compare_points(&self, sale: &str, model: &mut Model) -> rusqlite::Result<()> {
+    pub(crate) fn compare_points(&self, sale: &str, model: &Model, tally: &mut Tally) -> rusqlite::Result<()> {
         let mut customers: BTreeMap<[u8; 16], (u64, u64)> = BTreeMap::new();
         let mut postings = Vec::new();
         for (number, posting) in &model.purse.postings {
             let sums = customers.entry(model.customer_of(*number).map_or([0; 16], |customer| customer.0)).or_default();
-            let mut posted = |name: &str, at: crate::model::Moment, sum: &mut u64| {
+            let mut posted = |name: &str, at: Moment, sum: &mut u64| {
                 *sum = sum.saturating_add(posting.points);
                 let short = Cell::Number(0);
                 let row = vec![
@@ -179,12 +176,12 @@ impl Books {
             // Nothing lets customers spend points yet, so nothing is short.
             vec![Cell::Bytes(customer.to_vec()), posted.into(), taken_back.into(), Cell::Number(0)]
         });
-        self.compare_rows(Service::Points, &POINTS, sale, customers.collect(), model)?;
-        self.compare_rows(Service::Points, &POINT_POSTINGS, sale, postings, model)
+        self.compare_rows(Service::Points, &POINTS, sale, customers, tally)?;
+        self.compare_rows(Service::Points, &POINT_POSTINGS, sale, postings.into_iter(), tally)
     }
 
     /// Compares units sold and free of each article.
-    pub(crate) fn compare_products(&self, sale: &str, model: &mut Model) -> rusqlite::Result<()> {
+    pub(crate) fn compare_products(&self, sale: &str, model: &Model, tally: &mut Tally) -> rusqlite::Result<()> {
         let products =
             (0_u32..).zip(model.items.iter().zip(&model.definition.items)).map(|(index, (item, defined))| {
                 vec![
@@ -196,8 +193,7 @@ impl Books {
                     item.counts.free.into(),
                 ]
             });
-        let products = products.collect();
-        self.compare_rows(Service::Product, &PRODUCTS, sale, products, model)
+        self.compare_rows(Service::Product, &PRODUCTS, sale, products, tally)
     }
 
     /// Walks along the table's rows and those expected, both in the order of their keys.
@@ -206,8 +202,8 @@ impl Books {
         service: Service,
         table: &Table,
         sale: &str,
-        expected: Vec<Vec<Cell>>,
-        model: &mut Model,
+        expected: impl Iterator<Item = Vec<Cell>>,
+        tally: &mut Tally,
     ) -> rusqlite::Result<()> {
         let Table { name, columns, keys } = table;
         let (all, order) = (columns.join(", "), columns[..*keys].join(", "));
@@ -217,11 +213,11 @@ impl Books {
             (0..columns.len()).map(|column| Cell::read(row, column)).collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let which = |row: &[Cell]| row[..*keys].iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let (mut expected, promise) = (expected.into_iter().peekable(), service.promise());
+        let (mut expected, promise) = (expected.peekable(), service.promise());
         for found in found {
             let found = found?;
             while let Some(missing) = expected.next_if(|row| row[..*keys] < found[..*keys]) {
-                model.tally.broken(promise, || format!("{name}: row {} is missing in the books", which(&missing)));
+                tally.broken(promise, || format!("{name}: row {} is missing in the books", which(&missing)));
             }
             let same = expected.next_if(|row| row[..*keys].cmp(&found[..*keys]) == Ordering::Equal);
             let wrong = match same {
@@ -232,12 +228,12 @@ impl Books {
                     .find(|(_, (row, found))| row != found)
                     .map(|(column, (row, found))| format!("has {column} {found}, the chain says {row}")),
             };
-            model.tally.check(promise, wrong.is_none(), || {
+            tally.check(promise, wrong.is_none(), || {
                 format!("{name}: row {} {}", which(&found), wrong.unwrap_or_default())
             });
         }
         for missing in expected {
-            model.tally.broken(promise, || format!("{name}: row {} is missing in the books", which(&missing)));
+            tally.broken(promise, || format!("{name}: row {} is missing in the books", which(&missing)));
         }
         Ok(())
     }

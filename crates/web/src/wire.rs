@@ -12,8 +12,6 @@ use gate::IdKeys;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::accounts::BooksAnswer;
-
 /// What a purchase asks for.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -422,7 +420,7 @@ pub struct AdminSaleAnswer {
     pub relay: Option<String>,
     /// How far its books are.
     #[serde(flatten)]
-    pub books: BooksAnswer,
+    pub books: crate::accounts::BooksAnswer,
 }
 
 /// Counts of one item.

@@ -146,6 +146,13 @@ impl World {
             let token = make_token(&self.server, "viewer", 3_600);
             filled = filled.replace("{id}", token["id"].as_str().unwrap());
         }
+        if filled.contains("/webhooks") {
+            // A process has some at most.
+            for hook in self.server.operate(Request::get("/admin/v1/webhooks")).json().as_array().unwrap() {
+                let path = format!("/admin/v1/webhooks/{}", hook["id"].as_str().unwrap());
+                self.server.operate(Request::new("DELETE", &path)).is(200, "");
+            }
+        }
         if filled.contains("{webhook}") {
             let hook = json!({ "url": "https://shop.invalid/hook" });
             let added = self.server.operate(Request::post("/admin/v1/webhooks").json(&hook)).is(201, "");

@@ -135,12 +135,12 @@ impl Model {
         }
     }
 
-    pub(super) fn payment_parked(&mut self, at: Moment, number: PurchaseNumber, report: Box<ParkedPayment>) {
+    pub(super) fn payment_parked(&mut self, at: Moment, number: PurchaseNumber, report: ParkedPayment) {
         let known = self.grants.get(number.0 as usize).is_some();
         self.tally.check(Promise::Money, known, || {
             format!("record {}: a report on hold {}, which there is not", at.position, number.0)
         });
-        self.purse.parked.push((at, number.0, *report));
+        self.purse.parked.push((at, number.0, report));
     }
 
     /// What is being paid is kept for longer than a hold, and is not given back by anybody.

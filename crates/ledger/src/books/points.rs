@@ -102,19 +102,16 @@ impl Points<'_> {
     /// Takes the points of an order back, if its money came by the attempt that was refunded.
     fn refunded(&mut self, of: &Attempt, place: Place) -> Result<(), Stop> {
         let number = of.number.0;
-        let found: Option<([u8; 12], [u8; 16], u64, Option<u8>)> = self
+        let found: Option<([u8; 12], [u8; 16], u64)> = self
             .connection
             .prepare_cached(
-                "SELECT purchase, customer, points, paid_by FROM point_orders WHERE sale = ?1 AND number = ?2",
+                "SELECT purchase, customer, points FROM point_orders WHERE sale = ?1 AND number = ?2 AND paid_by = ?3",
             )?
-            .query_row(params![self.sale, number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .query_row(params![self.sale, number, of.attempt], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        let Some((purchase, customer, points, paid_by)) = found else { return Ok(()) };
+        let Some((purchase, customer, points)) = found else { return Ok(()) };
         if purchase != of.purchase.0 {
             return Err(Contradiction::OtherPurchase(number).into());
-        }
-        if paid_by != Some(of.attempt) {
-            return Ok(());
         }
         let is_taken = self
             .connection
