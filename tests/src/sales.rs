@@ -47,6 +47,7 @@ pub fn item(name: &str, stock: u32) -> ItemDefinition {
         limit_per_customer: 1_000_000,
         sku: None,
         external_id: None,
+        points: 0,
     }
 }
 

@@ -119,9 +119,12 @@ impl Reach {
         ["free", "held", "sold", "withdrawn"].map(|name| counts[name].as_u64().unwrap_or_default())
     }
 
-    /// Waits until the books have read the whole chain.
+    /// Waits until every service of the books has read the whole chain.
     pub fn drained(&self, sale: &str) {
-        until("the books to catch up", || self.sale(sale)["books_lag"] == 0);
+        until("the books to catch up", || {
+            let services = self.sale(sale)["services"].as_object().cloned().unwrap_or_default();
+            !services.is_empty() && services.values().all(|lag| *lag == 0)
+        });
     }
 
     /// Every order of a sale that the books have, over all pages.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64URL_NOPAD;
 use domain::{Promise, sale::name_is_valid};
 
-use crate::books::Books;
+use crate::books::{Books, Offset, Service};
 use crate::model::Model;
 use crate::notes::{Notes, NotesError};
 use crate::replay::{Cut, Replay, Replayed, Watch};
@@ -146,18 +146,19 @@ fn audit_sale(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(SaleReport, Tally), AuditError> {
     progress(&format!("{name}: reading the chain"));
-    let offset = books.map(|books| books.offset(name)).transpose()?;
-    let next = offset.as_ref().map_or(0, |offset| offset.next);
-    let mut compared = None;
-    let mut compare = |model: &mut Model| {
-        compared = books.map(|books| books.compare(name, next > 0, model));
+    let offsets = books.map_or_else(|| Ok(Vec::new()), |books| books.offsets(name))?;
+    let mut compared = Vec::new();
+    let mut compare = |service: Service, model: &mut Model| {
+        let started = offsets.iter().any(|(of, offset)| *of == service && offset.next > 0);
+        compared.extend(books.map(|books| books.compare(service, name, started, model).map(|()| service)));
     };
     let mut records = notes.as_ref().map_or_else(Vec::new, |notes| notes.records(name));
-    records.extend(next.checked_sub(1));
+    records.extend(offsets.iter().filter_map(|(_, offset)| offset.next.checked_sub(1)));
     let mut replay = Replay::new(Watch {
         records,
         heads: Vec::new(),
-        cut: offset.as_ref().map(|offset| Cut { at: offset.next, run: &mut compare }),
+        cuts: offsets.iter().map(|(service, offset)| Cut { at: offset.next, service: *service }).collect(),
+        at_cut: Some(&mut compare),
         with_free_times: notes.is_some(),
     });
     let folder = data.join("sales").join(name);
@@ -171,8 +172,9 @@ fn audit_sale(
     }
     let mut replayed = replay.finish();
     let mut tally = std::mem::take(&mut replayed.tally);
-    if let Some(offset) = &offset {
-        check_offset(&replayed, compared.transpose()?.is_some(), offset, &mut tally);
+    let compared = compared.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
+    for (service, offset) in &offsets {
+        check_offset(&replayed, compared.contains(service), *service, offset, &mut tally);
     }
     if let Some(model) = &replayed.model {
         tally.check(Claim::Chain, model.definition.sale == name, || {
@@ -182,28 +184,41 @@ fn audit_sale(
             notes.check(name, &replayed, model, &mut tally);
         }
     }
-    Ok(conclude(name, replayed, next, tally))
+    Ok(conclude(name, replayed, &offsets, tally))
 }
 
-/// The books must not be ahead of the chain, and must remember the head that the chain has there.
-fn check_offset(replayed: &Replayed, compared: bool, offset: &crate::books::Offset, tally: &mut Tally) {
+/// A service must not be ahead of the chain, and must remember the head that the chain has there.
+fn check_offset(replayed: &Replayed, compared: bool, service: Service, offset: &Offset, tally: &mut Tally) {
     let end = replayed.end.next;
     if offset.next == 0 {
         // Nothing is projected yet, or never will be, as in the folder of a gate: that is no promise kept.
         return;
     }
-    tally.check(Promise::DurableAnswer, compared && offset.next <= end, || {
-        format!("the books have read {} records, the chain has {end}", offset.next)
-    });
+    let name = service.name();
+    // Only orders are promised to be there, so a right place alone keeps no promise about anything else.
+    let mut judge = |holds: bool, evidence: String| {
+        if service == Service::Orders || !holds {
+            tally.check(service.promise(), holds, || evidence);
+        }
+    };
+    judge(
+        compared && offset.next <= end,
+        format!("the books of {name} have read {} records, the chain has {end}", offset.next),
+    );
     let Some(before) = offset.next.checked_sub(1).filter(|_| offset.next <= end) else { return };
     let chain = replayed.named.get(&before).and_then(|named| named.hash);
-    tally.check(Promise::DurableAnswer, offset.head == chain, || {
-        format!("the books remember another head before record {} than the chain has", offset.next)
-    });
+    judge(
+        offset.head == chain,
+        format!("the books of {name} remember another head before record {} than the chain has", offset.next),
+    );
 }
 
-fn conclude(name: &str, replayed: Replayed, next: u64, mut tally: Tally) -> (SaleReport, Tally) {
+fn conclude(name: &str, replayed: Replayed, offsets: &[(Service, Offset)], mut tally: Tally) -> (SaleReport, Tally) {
     let end = replayed.end;
+    let lag = |of: Service| {
+        let read = offsets.iter().find(|(service, _)| *service == of).map_or(0, |(_, offset)| offset.next);
+        end.next.saturating_sub(read)
+    };
     let mut report = SaleReport {
         sale: name.to_owned(),
         records: end.next,
@@ -212,7 +227,8 @@ fn conclude(name: &str, replayed: Replayed, next: u64, mut tally: Tally) -> (Sal
         orders: 0,
         paid: 0,
         released: 0,
-        books_lag: end.next.saturating_sub(next),
+        books_lag: lag(Service::Orders),
+        services: Service::ALL.map(|service| (service.name(), lag(service))).into(),
     };
     if let Some(model) = replayed.model {
         report.orders = model.grants.len() as u64;

@@ -1,4 +1,4 @@
-//! The books as rows: what the order projection has written, read in one transaction and compared with the chain at its offset.
+//! The books as rows: what each service has written, read in one transaction and compared with the chain at that service's offset.
 
 use std::path::Path;
 
@@ -8,16 +8,48 @@ use domain::ids::Hash;
 use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::model::{Grant, Model};
+use crate::tally::Tally;
 
-/// The projection whose offset is the cut.
-const SERVICE: &str = "orders";
+/// A service whose offset is its cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    Orders,
+    Payment,
+    Coupon,
+    Points,
+    Product,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 5] = [Self::Orders, Self::Payment, Self::Coupon, Self::Points, Self::Product];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Payment => "payment",
+            Self::Coupon => "coupon",
+            Self::Points => "points",
+            Self::Product => "product",
+        }
+    }
+
+    /// What is broken where the service's tables are not what the chain says.
+    pub(crate) fn promise(self) -> Promise {
+        match self {
+            Self::Orders => Promise::DurableAnswer,
+            Self::Payment => Promise::Money,
+            Self::Coupon | Self::Points => Promise::Benefits,
+            Self::Product => Promise::Conservation,
+        }
+    }
+}
 
 /// The books, held still by one read transaction.
 pub(crate) struct Books {
     connection: Connection,
 }
 
-/// How far the order projection has read a sale.
+/// How far a service has read a sale.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Offset {
     /// Number of the first record that it has not applied.
@@ -40,29 +72,55 @@ impl Books {
         Ok(Some(Self { connection }))
     }
 
-    /// The cut of a sale; position 0 when the projection has not begun.
-    pub(crate) fn offset(&self, sale: &str) -> rusqlite::Result<Offset> {
+    /// The cut of a service in a sale; position 0 when it has not begun.
+    fn offset(&self, service: Service, sale: &str) -> rusqlite::Result<Offset> {
         let mut statement =
             self.connection.prepare("SELECT next, head FROM offsets WHERE service = ?1 AND sale = ?2")?;
-        let mut rows = statement.query((SERVICE, sale))?;
+        let mut rows = statement.query((service.name(), sale))?;
         let Some(row) = rows.next()? else { return Ok(Offset::default()) };
         let head: Option<Vec<u8>> = row.get(1)?;
         Ok(Offset { next: number(row, 0)?, head: head.and_then(|head| head.try_into().ok()) })
     }
 
-    /// Compares every row of a sale with the model, which stands at the sale's offset.
-    pub(crate) fn compare(&self, sale: &str, started: bool, model: &mut Model) -> rusqlite::Result<()> {
-        self.compare_orders(sale, model)?;
-        self.compare_inventory(sale, started, model)?;
-        let mut parked = self.connection.prepare("SELECT record, kind, reason FROM parked WHERE sale = ?1")?;
-        let mut rows = parked.query([sale])?;
+    /// The cuts of all services in a sale.
+    pub(crate) fn offsets(&self, sale: &str) -> rusqlite::Result<Vec<(Service, Offset)>> {
+        Service::ALL.into_iter().map(|service| Ok((service, self.offset(service, sale)?))).collect()
+    }
+
+    /// Compares every row that a service has of a sale with the model, which stands at the service's offset.
+    pub(crate) fn compare(
+        &self,
+        service: Service,
+        sale: &str,
+        started: bool,
+        model: &mut Model,
+    ) -> rusqlite::Result<()> {
+        match service {
+            Service::Orders => {
+                self.compare_orders(sale, model)?;
+                self.compare_inventory(sale, started, model)?;
+            }
+            // Books of an earlier version have no tables of these before the service begins.
+            _ if !started => return Ok(()),
+            Service::Payment => beside(model, |model, tally| self.compare_payments(sale, model, tally))?,
+            Service::Coupon => beside(model, |model, tally| self.compare_coupons(sale, model, tally))?,
+            Service::Points => beside(model, |model, tally| self.compare_points(sale, model, tally))?,
+            Service::Product => beside(model, |model, tally| self.compare_products(sale, model, tally))?,
+        }
+        let mut parked =
+            self.connection.prepare("SELECT record, kind, reason FROM parked WHERE service = ?1 AND sale = ?2")?;
+        let mut rows = parked.query((service.name(), sale))?;
         while let Some(row) = rows.next()? {
             let (record, kind, reason): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            model.tally.broken(Promise::DurableAnswer, || {
-                format!("record {record} ({kind}) is parked and not in the books: {reason}")
+            model.tally.broken(service.promise(), || {
+                format!("record {record} ({kind}) is parked and not in the books of {}: {reason}", service.name())
             });
         }
         Ok(())
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     fn compare_orders(&self, sale: &str, model: &mut Model) -> rusqlite::Result<()> {
@@ -123,6 +181,14 @@ impl Books {
         });
         Ok(())
     }
+}
+
+/// Lets a comparison read the model while it counts.
+fn beside(model: &mut Model, compare: impl FnOnce(&Model, &mut Tally) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let mut tally = std::mem::take(&mut model.tally);
+    let compared = compare(model, &mut tally);
+    model.tally = tally;
+    compared
 }
 
 fn missing(model: &mut Model, number: u64) {

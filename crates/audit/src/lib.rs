@@ -14,6 +14,7 @@ mod receipts;
 mod replay;
 mod report;
 mod segments;
+mod services;
 mod tally;
 mod verify;
 

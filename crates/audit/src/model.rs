@@ -91,7 +91,7 @@ impl Model {
             Record::PaymentReceived(attempt, received) => self.payment_received(at, &attempt, &received),
             Record::RefundOrdered(attempt) => self.refund_ordered(at, &attempt),
             Record::Refunded(attempt) => self.refunded(at, &attempt),
-            Record::PaymentParked { number, .. } => self.payment_parked(at, number),
+            Record::PaymentParked { number, parked, .. } => self.payment_parked(at, number, *parked),
             Record::StockChanged { item, added, withdrawn } => self.stock_changed(at, item, added, &withdrawn),
             Record::Paused(_) => self.paused = true,
             Record::Resumed => self.paused = false,
@@ -225,6 +225,7 @@ impl Model {
         // A unit that an earlier contradiction left in other hands is not sold twice.
         let moved = units.iter().filter(|unit| stock.is_with(**unit, number.0)).count();
         stock.shift(Move::HeldToSold, moved as u32);
+        self.post_points(at, number.0);
         self.check_conservation(at.position, item);
     }
 
@@ -254,6 +255,7 @@ impl Model {
         grant.units_from = units_from;
         grant.status = GrantStatus::Confirmed;
         grant.ended_at = Some(at.time);
+        self.post_points(at, number.0);
         self.check_conservation(at.position, item);
     }
 

@@ -8,6 +8,7 @@ use domain::ids::Hash;
 use domain::record::Held;
 use domain::{ChainTime, PurchaseId, Record, SaleId};
 
+use crate::books::Service;
 use crate::model::{Model, Moment};
 use crate::prove::prove_beside;
 use crate::tally::{Claim, Tally};
@@ -26,11 +27,15 @@ pub(crate) struct Named {
     pub(crate) held: Option<Held>,
 }
 
-/// Something to do when the first `at` records have been applied.
-pub(crate) struct Cut<'a> {
+/// A service of the books, whose tables are looked at when the first `at` records have been applied.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut {
     pub(crate) at: u64,
-    pub(crate) run: &'a mut dyn FnMut(&mut Model),
+    pub(crate) service: Service,
 }
+
+/// What is done at the cut of a service.
+type AtCut<'a> = &'a mut dyn FnMut(Service, &mut Model);
 
 /// What to look at during a replay.
 #[derive(Default)]
@@ -39,8 +44,9 @@ pub(crate) struct Watch<'a> {
     pub(crate) records: Vec<u64>,
     /// Positions whose signed head is wanted: those of the first records after a batch.
     pub(crate) heads: Vec<u64>,
-    /// The books' cut.
-    pub(crate) cut: Option<Cut<'a>>,
+    /// The cuts of the books' services, and what to do at each.
+    pub(crate) cuts: Vec<Cut>,
+    pub(crate) at_cut: Option<AtCut<'a>>,
     /// Whether questions about answers will be asked.
     pub(crate) with_free_times: bool,
 }
@@ -88,6 +94,7 @@ impl<'a> Replay<'a> {
         watch.records.sort_unstable();
         watch.records.dedup();
         watch.heads.sort_unstable();
+        watch.cuts.sort_unstable_by_key(|cut| std::cmp::Reverse(cut.at));
         Self {
             watch,
             model: None,
@@ -142,7 +149,7 @@ impl<'a> Replay<'a> {
 
     /// Makes the last checks.
     pub(crate) fn finish(mut self) -> Replayed {
-        self.run_cut();
+        self.run_cuts();
         if let Some(model) = &mut self.model {
             model.finish(self.end.time.0);
         }
@@ -224,7 +231,7 @@ impl<'a> Replay<'a> {
         let mut epoch = self.epoch;
         for (number, record) in (batch.header.first..).zip(records) {
             self.end.next = number;
-            self.run_cut();
+            self.run_cuts();
             if wanted.next_if_eq(&&number).is_some() {
                 let named = self.named.entry(number).or_default();
                 named.purchase = purchase_of(&record);
@@ -250,12 +257,13 @@ impl<'a> Replay<'a> {
         true
     }
 
-    fn run_cut(&mut self) {
+    fn run_cuts(&mut self) {
         let Self { watch, model, end, .. } = self;
-        if let Some(cut) = watch.cut.take_if(|cut| cut.at == end.next)
-            && let Some(model) = model
-        {
-            (cut.run)(model);
+        let Some(model) = model else { return };
+        while let Some(cut) = watch.cuts.pop_if(|cut| cut.at == end.next) {
+            if let Some(run) = &mut watch.at_cut {
+                run(cut.service, model);
+            }
         }
     }
 }

@@ -69,8 +69,10 @@ pub struct SaleReport {
     pub paid: u64,
     /// Orders that are released.
     pub released: u64,
-    /// Records that the books had not read yet at the cut.
+    /// Records that the order service had not read yet at the cut.
     pub books_lag: u64,
+    /// The same for every service of the books, by its name.
+    pub services: BTreeMap<&'static str, u64>,
 }
 
 /// The whole audit.

@@ -158,6 +158,7 @@ pub(crate) fn definition(shape: &Shape, now: u64) -> SaleDefinition {
             limit_per_customer: 1,
             sku: None,
             external_id: None,
+            points: 0,
         }],
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use chain::{DiskFiles, LogReader, Watermark};
-use ledger::{Books, BooksService, FollowState, Pace};
+use ledger::{Books, BooksService, FollowState, Pace, Service};
 use serde_json::json;
 
 use crate::client::{ClientJob, ClientReport};
@@ -122,13 +122,17 @@ fn drain_seconds(bench: &mut Bench, data: &Path) -> anyhow::Result<()> {
     let next = reader.next();
     let path = bench.workspace.at("drained.sqlite");
     let start = Instant::now();
-    let on_drift = Box::new(|_: &str, _: &str| ());
+    let on_drift = Box::new(|_: Service, _: &str, _: &str| ());
     let service = BooksService::start(Books::open(&path)?, Arc::new(DiskFiles), Pace::Unlimited, on_drift)?;
     service.add_sale(SALE, log, Arc::new(Watermark::new(next)));
-    while service.drained(SALE) < next {
-        let state = service.state(SALE);
+    while service.drained(Service::Orders, SALE) < next {
+        let state = service.state(Service::Orders, SALE);
         ensure!(!matches!(state, Some(FollowState::Stopped(_))), "the books stopped: {state:?}");
-        ensure!(start.elapsed() < DRAIN_PATIENCE, "the books stand at {} of {next}", service.drained(SALE));
+        ensure!(
+            start.elapsed() < DRAIN_PATIENCE,
+            "the books stand at {} of {next}",
+            service.drained(Service::Orders, SALE)
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -16,6 +16,8 @@ pub const PAYMENTS_PARKED_MAX: usize = 16;
 pub const PAYMENT_REFERENCE_BYTES_MAX: usize = 64;
 /// Coupons of one sale.
 pub const COUPONS_MAX: usize = 64;
+/// Points for one unit of an item.
+pub const POINTS_PER_UNIT_MAX: u32 = 1_000_000;
 /// Units withdrawn by one stock change, since the record lists each.
 pub const WITHDRAWN_PER_RECORD_MAX: u32 = 10_000;
 /// Decisions in one batch.
@@ -70,3 +72,4 @@ const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_DECISIONS_MAX);
 const _: () = assert!((UNITS_PER_ITEM_MAX as u64) < INTEGER_MAX);
 const _: () = assert!(TIME_MAX / 2 + SECONDS_MAX * 1_000 < TIME_MAX);
+const _: () = assert!(POINTS_PER_UNIT_MAX as u64 * UNITS_PER_ITEM_MAX as u64 * (ITEMS_MAX as u64) < INTEGER_MAX);

@@ -113,10 +113,17 @@ pub struct ItemDefinition {
     /// The item's name in the shop's own systems; comes back with its orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
+    /// Points that a customer gets for each unit of a paid order.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub points: u32,
 }
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 fn default_hold_seconds() -> u64 {
@@ -244,6 +251,7 @@ impl SaleDefinition {
             )?;
             check(external_is_valid(item.sku.as_deref()), &at(&format!("sku: {external}")))?;
             check(external_is_valid(item.external_id.as_deref()), &at(&format!("external_id: {external}")))?;
+            check(item.points <= limits::POINTS_PER_UNIT_MAX, &at("points: 1,000,000 at most"))?;
             let twin = self.items[..index].iter().any(|earlier| earlier.item == item.item);
             check(!twin, &at("item: the name stands twice"))?;
         }
@@ -339,13 +347,16 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_without_the_shops_names_keeps_its_bytes() {
+    fn a_definition_without_the_shops_names_and_points_keeps_its_bytes() {
         assert_eq!(serde_json::to_string(&plain()).unwrap(), PLAIN);
         let mut named = plain();
         (named.external_id, named.test) = (Some("campaign 7".to_owned()), true);
         named.items[0].sku = Some("B-42".to_owned());
         let text = serde_json::to_string(&named).unwrap();
         assert!(text.contains(r#""external_id":"campaign 7","test":true,"items""#), "{text}");
+        named.items[0].points = 3;
+        let text = serde_json::to_string(&named).unwrap();
+        assert!(text.contains(r#""sku":"B-42","points":3}"#), "{text}");
         assert_eq!(serde_json::from_str::<SaleDefinition>(&text).unwrap(), named);
     }
 
@@ -367,6 +378,15 @@ mod tests {
             definition.validate().unwrap_err(),
             "items[0].sku: use 1 to 64 printable characters, or leave it out"
         );
+    }
+
+    #[test]
+    fn points_have_a_bound() {
+        let mut definition = plain();
+        definition.items[0].points = 1_000_000;
+        definition.validate().unwrap();
+        definition.items[0].points += 1;
+        assert_eq!(definition.validate().unwrap_err(), "items[0].points: 1,000,000 at most");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use gate::ids::IdKeys;
 use gate::pass::{PassKey, PassKeys};
 use gate::pseudonym::{IdentityKey, PseudonymKey};
 use ledger::StoreError;
-use ledger::books::{Books, BooksError};
+use ledger::books::{Books, BooksError, Service};
 use ledger::service::{BooksService, OnDrift, Pace};
 use ledger::vault::{
     AdminTokens, DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService,
@@ -251,17 +251,24 @@ impl Engine {
 
     /// A sale that the books have seen did exist: its chain was lost, not never made.
     fn refuse_without_chain(&self, name: &str) -> Result<(), StartError> {
-        match self.books_reader()?.offset(name)? {
-            (0, _) => Ok(()),
-            (known, _) => Err(StartError::ChainMissing { folder: self.data.sale(name), known }),
+        let books = self.books_reader()?;
+        for service in Service::ALL {
+            let (known, _) = books.offset(service, name)?;
+            if known > 0 {
+                return Err(StartError::ChainMissing { folder: self.data.sale(name), known });
+            }
         }
+        Ok(())
     }
 
     /// Books that know records which the log does not have mean that the log was restored from an older copy: refuse.
     pub(crate) fn check_books(&self, name: &str, log_next: u64) -> Result<(), StartError> {
         let books = Books::open_reader(&self.data.books())?;
-        let (next, _) = books.offset(name)?;
-        Ok(books.check_not_ahead(name, log_next, self.head_before(name, next).as_ref())?)
+        for service in Service::ALL {
+            let (next, _) = books.offset(service, name)?;
+            books.check_not_ahead(service, name, log_next, self.head_before(name, next).as_ref())?;
+        }
+        Ok(())
     }
 
     fn head_before(&self, name: &str, next: u64) -> Option<domain::ids::Hash> {
@@ -456,10 +463,16 @@ fn has_chain(folder: &Path) -> bool {
     })
 }
 
-/// A contradiction between chain and books stops purchases of that sale; what is held can still be paid or given back.
+/// A contradiction between chain and orders or inventory stops purchases of that sale; what is held can still be paid or given back. One
+/// of another service is an alarm.
 fn pause_on_drift(registry: &Arc<RwLock<Registry>>) -> OnDrift {
     let registry = Arc::clone(registry);
-    Box::new(move |name, reason| {
+    Box::new(move |service, name, reason| {
+        if service != Service::Orders {
+            // They account for what was decided, and nobody who buys waits for that.
+            tracing::error!(service = service.name(), sale = name, reason, "the books contradict the chain");
+            return;
+        }
         tracing::error!(
             sale = name,
             reason,

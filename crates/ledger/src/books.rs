@@ -1,10 +1,16 @@
-//! The books: orders and inventory of every sale, projected from the chains into one SQLite file.
+//! The books: what five services project from the chains of every sale into one SQLite file, each into tables of its own.
 //!
-//! A batch takes effect exactly once, because the offset commits with it. The books believe a record only if it fits what they
-//! hold; one that does not is parked with its evidence, and the records behind it go on. They never correct a chain.
+//! A batch takes effect exactly once for each service, because its offset commits with it. A service believes a record only if it
+//! fits what it holds; one that does not is parked with its evidence, and the records behind it go on. None corrects a chain.
 
-mod apply;
+mod coupons;
+mod orders;
+mod payments;
+mod points;
+mod products;
+mod projection;
 mod queries;
+mod turns;
 
 use std::path::Path;
 
@@ -12,14 +18,12 @@ use chain::BatchError;
 use domain::ids::Hash;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params};
 
-pub use self::queries::{InventoryRow, OrderCounts, OrderRow, OrderStatus, ParkedRow};
+pub use self::projection::Service;
+pub use self::queries::{InventoryRow, OrderCounts, OrderRow, OrderStatus, ParkedRow, PaymentRow};
 use crate::store::{self, Schema, StoreError};
 
-/// The name of this projection in `offsets` and `parked`.
-pub const SERVICE: &str = "orders";
-
 const SCHEMA: Schema =
-    Schema { version: 1, sql: include_str!("books/schema.sql"), synchronous: "NORMAL", checkpoint_pages: 1_000 };
+    Schema { version: 2, sql: include_str!("books/schema.sql"), synchronous: "NORMAL", checkpoint_pages: 1_000 };
 
 /// Why the books could not do what they were asked. Nothing of the transaction has been kept, except where a
 /// [`StoreError`] at the commit leaves that unknown; the offset tells, so reading it and going on from there is always right.
@@ -127,37 +131,45 @@ impl Books {
         Ok(Self { connection: store::open_in_memory(&SCHEMA, Some(bytes))? })
     }
 
-    /// The first record that the books have not applied, and the chain's head before it; the start of the chain for a new sale.
-    pub fn offset(&self, sale: &str) -> Result<(u64, Hash), BooksError> {
+    /// The first record that a service has not applied, and the chain's head before it; the start of the chain for a new sale.
+    pub fn offset(&self, service: Service, sale: &str) -> Result<(u64, Hash), BooksError> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT next, head FROM offsets WHERE service = :service AND sale = :sale")?;
         let found = statement
-            .query_row(named_params! {":service": SERVICE, ":sale": sale}, |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row(named_params! {":service": service.name(), ":sale": sale}, |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         Ok(found.unwrap_or((0, chain::batch::GENESIS_HEAD)))
     }
 
-    /// Applies batches that follow each other from the offset on, in one transaction: all of them or none.
-    pub fn apply(&mut self, sale: &str, batches: &[Vec<u8>]) -> Result<Applied, BooksError> {
+    /// Lets a service apply batches that follow each other from its offset on, in one transaction: all of them or none.
+    pub fn apply(&mut self, service: Service, sale: &str, batches: &[Vec<u8>]) -> Result<Applied, BooksError> {
         if batches.is_empty() {
             return Ok(Applied::default());
         }
-        let (next, head) = self.offset(sale)?;
+        let from = self.offset(service, sale)?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut projection = apply::Projection::begin(&transaction, sale, next, head)?;
-        for bytes in batches {
-            projection.batch(bytes)?;
-        }
-        let applied = projection.finish()?;
+        let applied = match service {
+            Service::Orders => projection::project::<orders::Orders<'_>>(&transaction, sale, from, batches),
+            Service::Payment => projection::project::<payments::Payments<'_>>(&transaction, sale, from, batches),
+            Service::Coupon => projection::project::<coupons::Coupons<'_>>(&transaction, sale, from, batches),
+            Service::Points => projection::project::<points::Points<'_>>(&transaction, sale, from, batches),
+            Service::Product => projection::project::<products::Products<'_>>(&transaction, sale, from, batches),
+        }?;
         transaction.commit()?;
         Ok(applied)
     }
 
-    /// Refuses books that are ahead of their log or come from another history. `log_next` is the first record that the log
-    /// does not have; `head_at_offset` is the log's head before the books' offset, `None` where the log has no batch boundary there.
-    pub fn check_not_ahead(&self, sale: &str, log_next: u64, head_at_offset: Option<&Hash>) -> Result<(), BooksError> {
-        let (next, head) = self.offset(sale)?;
+    /// Refuses a service's books that are ahead of their log or come from another history. `log_next` is the first record that the log
+    /// does not have; `head_at_offset` is the log's head before the service's offset, `None` where the log has no batch boundary there.
+    pub fn check_not_ahead(
+        &self,
+        service: Service,
+        sale: &str,
+        log_next: u64,
+        head_at_offset: Option<&Hash>,
+    ) -> Result<(), BooksError> {
+        let (next, head) = self.offset(service, sale)?;
         if next > log_next {
             return Err(BooksError::AheadOfLog { sale: sale.to_owned(), books: next, log: log_next });
         }
@@ -187,10 +199,10 @@ mod tests {
         let batch = [builder.finish(&HeadSigner::from_seed(&[1; 32])).bytes];
         let mut books = Books::in_memory().unwrap();
         books.connection.pragma_update(None, "max_page_count", 20).unwrap();
-        assert_eq!(books.apply("sale", &batch).unwrap_err(), BooksError::Store(StoreError::Full));
-        assert_eq!(books.offset("sale").unwrap(), (0, chain::batch::GENESIS_HEAD));
+        assert_eq!(books.apply(Service::Orders, "sale", &batch).unwrap_err(), BooksError::Store(StoreError::Full));
+        assert_eq!(books.offset(Service::Orders, "sale").unwrap(), (0, chain::batch::GENESIS_HEAD));
         assert_eq!(books.parked(0, 10).unwrap(), []);
         books.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
-        assert_eq!(books.apply("sale", &batch).unwrap().parked, u64::from(count));
+        assert_eq!(books.apply(Service::Orders, "sale", &batch).unwrap().parked, u64::from(count));
     }
 }

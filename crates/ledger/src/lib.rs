@@ -9,7 +9,7 @@ pub mod service;
 pub mod store;
 pub mod vault;
 
-pub use books::{Applied, Books, BooksError};
+pub use books::{Applied, Books, BooksError, Service};
 pub use service::{BooksService, FollowState, Pace, StepError, step};
 pub use store::StoreError;
 pub use vault::{

@@ -1,7 +1,7 @@
-//! The order and inventory service: one thread that follows the chains of any number of sales into the books, at its own pace.
+//! The thread of the books: lets every service follow the chains of any number of sales, each at its own pace and in transactions of its own.
 //!
-//! It never reads beyond a log's durable end, so the books cannot get ahead of a chain. A failing disk makes it wait and try again;
-//! a contradiction stops nobody but is reported. It writes nothing but the books.
+//! It never reads beyond a log's durable end, so the books cannot get ahead of a chain. A failing disk makes a service wait and try
+//! again; a contradiction stops nobody but is reported. It writes nothing but the books.
 
 mod follow;
 mod pace;
@@ -18,13 +18,13 @@ use chain::{Files, LogReader, ReadError, Watermark};
 
 use self::follow::Worker;
 pub use self::pace::Pace;
-use crate::books::{Applied, Books, BooksError};
+use crate::books::{Applied, Books, BooksError, Service};
 
 /// Bytes of batches in one transaction, besides the bound on records.
 const STEP_BYTES_MAX: usize = 16 << 20;
 
-/// Called with the sale and what contradicts, on the service's thread; should only pass it on.
-pub type OnDrift = Box<dyn Fn(&str, &str) + Send>;
+/// Called with the service, the sale and what contradicts, on the thread of the books; should only pass it on.
+pub type OnDrift = Box<dyn Fn(Service, &str, &str) + Send>;
 
 /// Why one step failed. The books stand where their offset says.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +48,17 @@ impl StepError {
     }
 }
 
-/// One step of the service: reads whole batches below `durable_next` until `max_records` are reached or the log is drained, and
+/// One step of a service: reads whole batches below `durable_next` until `max_records` are reached or the log is drained, and
 /// applies them in one transaction. Does nothing when there are none.
 pub fn step(
     books: &mut Books,
+    service: Service,
     reader: &mut LogReader,
     sale: &str,
     durable_next: u64,
     max_records: u64,
 ) -> Result<Applied, StepError> {
-    let (next, _) = books.offset(sale)?;
+    let (next, _) = books.offset(service, sale)?;
     if next > durable_next {
         return Err(BooksError::AheadOfLog { sale: sale.to_owned(), books: next, log: durable_next }.into());
     }
@@ -70,10 +71,10 @@ pub fn step(
         bytes += batch.len();
         batches.push(batch);
     }
-    Ok(books.apply(sale, &batches)?)
+    Ok(books.apply(service, sale, &batches)?)
 }
 
-/// How the service stands with one sale.
+/// How a service stands with one sale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FollowState {
     /// Following.
@@ -89,6 +90,17 @@ struct Follow {
     name: String,
     folder: PathBuf,
     watermark: Arc<Watermark>,
+    services: [Progress; Service::ALL.len()],
+}
+
+impl Follow {
+    fn progress(&self, service: Service) -> &Progress {
+        &self.services[service as usize]
+    }
+}
+
+/// How one service stands with one sale.
+struct Progress {
     drained: AtomicU64,
     state: Mutex<FollowState>,
 }
@@ -135,7 +147,8 @@ pub struct BooksService {
 }
 
 impl BooksService {
-    /// Starts the thread, which owns the books from here on (open a reader for queries). The pace is that of all sales together.
+    /// Starts the thread, which owns the books from here on (open a reader for queries). Each service keeps the
+    /// pace over all its sales.
     /// Fails only where the system gives no thread.
     pub fn start(books: Books, files: Arc<dyn Files>, pace: Pace, on_drift: OnDrift) -> io::Result<Self> {
         let bell = Arc::new(Bell::default());
@@ -144,31 +157,27 @@ impl BooksService {
         Ok(Self { bell, follows: Mutex::default(), thread: Some(thread) })
     }
 
-    /// Follows a sale's log in `folder` up to its watermark, from the books' offset on. A sale that is followed already stays as it is.
+    /// Follows a sale's log in `folder` up to its watermark, from each service's offset on. A sale that is followed already stays as it is.
     pub fn add_sale(&self, name: &str, folder: PathBuf, watermark: Arc<Watermark>) {
         let mut follows = lock(&self.follows);
         if follows.contains_key(name) {
             return;
         }
-        let follow = Arc::new(Follow {
-            name: name.to_owned(),
-            folder,
-            watermark,
-            drained: AtomicU64::new(0),
-            state: Mutex::new(FollowState::Running),
-        });
+        let services =
+            Service::ALL.map(|_| Progress { drained: AtomicU64::new(0), state: Mutex::new(FollowState::Running) });
+        let follow = Arc::new(Follow { name: name.to_owned(), folder, watermark, services });
         follows.insert(name.to_owned(), Arc::clone(&follow));
         self.bell.ring(|orders| orders.added.push(follow));
     }
 
-    /// The first record of a sale that the books have not applied, as last committed; 0 for an unknown sale.
-    pub fn drained(&self, sale: &str) -> u64 {
-        lock(&self.follows).get(sale).map_or(0, |follow| follow.drained.load(Ordering::Acquire))
+    /// The first record of a sale that a service has not applied, as last committed; 0 for an unknown sale.
+    pub fn drained(&self, service: Service, sale: &str) -> u64 {
+        lock(&self.follows).get(sale).map_or(0, |follow| follow.progress(service).drained.load(Ordering::Acquire))
     }
 
-    /// How the service stands with a sale; `None` for an unknown one.
-    pub fn state(&self, sale: &str) -> Option<FollowState> {
-        lock(&self.follows).get(sale).map(|follow| lock(&follow.state).clone())
+    /// How a service stands with a sale; `None` for an unknown one.
+    pub fn state(&self, service: Service, sale: &str) -> Option<FollowState> {
+        lock(&self.follows).get(sale).map(|follow| lock(&follow.progress(service).state).clone())
     }
 
     /// Ends the thread after the transaction that it is in, and closes the books.

@@ -81,7 +81,7 @@ impl From<rusqlite::Error> for StoreError {
 pub struct Schema {
     /// The newest version that this program knows; stands in `PRAGMA user_version`.
     pub version: i64,
-    /// The statements that make an empty file that version.
+    /// The statements that make an empty or an older file that version.
     pub sql: &'static str,
     /// `NORMAL` or `FULL`, for `PRAGMA synchronous`.
     pub synchronous: &'static str,
@@ -141,9 +141,9 @@ fn prepare(mut connection: Connection, schema: &Schema) -> Result<Connection, St
     connection.pragma_update(None, "wal_autocheckpoint", schema.checkpoint_pages)?;
     // Kibibytes when negative: enough for the right edge of every sale's rows.
     connection.pragma_update(None, "cache_size", -32_768)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if check_version(&transaction, schema)? == 0 {
+    if check_version(&transaction, schema)? < schema.version {
         transaction.execute_batch(schema.sql)?;
         transaction.pragma_update(None, "user_version", schema.version)?;
     }

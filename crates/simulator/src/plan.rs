@@ -121,6 +121,7 @@ fn definition(random: &mut fastrand::Rng, begins_at: u64, large: bool) -> SaleDe
         limit_per_customer: random.u32(1..5) * generous,
         sku: None,
         external_id: None,
+        points: if index == 0 { 7 } else { 0 },
     });
     let items = items.collect();
     SaleDefinition {

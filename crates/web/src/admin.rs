@@ -13,6 +13,7 @@ use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
+use crate::accounts::BooksAnswer;
 use crate::app::App;
 use crate::customers::{cancelled, granted};
 use crate::page::PageQuery;
@@ -197,7 +198,6 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
         None => return Err(Refusal::Overloaded.into()),
     };
     let items = &sale.definition().items;
-    let books_next = app.engine.roles().worker.then(|| app.engine.books.drained(sale.name()));
     Ok(AdminSaleAnswer {
         sale: describe(app, sale),
         pause_reason: state.paused.map(PauseReason::name),
@@ -216,8 +216,7 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
             .collect(),
         rung: sale.ladder.as_ref().map(|ladder| ladder.rung().name()),
         relay: sale.ladder.as_ref().and_then(|ladder| ladder.led_by()).map(|process| format!("{process:016x}")),
-        books_next,
-        books_lag: books_next.map(|books_next| state.next.saturating_sub(books_next)),
+        books: BooksAnswer::of(app, sale, state.next),
     })
 }
 

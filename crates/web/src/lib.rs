@@ -3,6 +3,7 @@
 //! `service` is where every request enters; `purchase` is the front half of a purchase from top to bottom; `router` shows all other
 //! routes on one screen. No rule of a sale is decided here.
 
+mod accounts;
 mod admin;
 mod app;
 mod body;

@@ -2,6 +2,7 @@
 
 use domain::{Promise, Refusal, SalePhase, Stage};
 use engine::Engine;
+use ledger::{FollowState, Service};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,6 +31,12 @@ struct ItemLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabel {
+    sale: String,
+    service: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PromiseLabel {
     promise: &'static str,
 }
@@ -44,6 +51,7 @@ pub(crate) struct Metrics {
     free: Family<ItemLabel, Gauge>,
     position: Family<SaleLabel, Gauge>,
     books_lag: Family<SaleLabel, Gauge>,
+    services_lag: Family<ServiceLabel, Gauge>,
     paused: Family<SaleLabel, Gauge>,
     rung: Family<SaleLabel, Gauge>,
     broken: Family<PromiseLabel, Gauge>,
@@ -73,6 +81,7 @@ impl Metrics {
             free: Family::default(),
             position: Family::default(),
             books_lag: Family::default(),
+            services_lag: Family::default(),
             paused: Family::default(),
             rung: Family::default(),
             broken: Family::default(),
@@ -84,7 +93,10 @@ impl Metrics {
         registry.register("connections_timed_out", timed_out, metrics.connections_timed_out.clone());
         registry.register("units_free", "Free units of an item", metrics.free.clone());
         registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
-        registry.register("books_lag", "Records that the books have not applied", metrics.books_lag.clone());
+        let of_orders = "Records that the order service has not applied";
+        registry.register("books_lag", of_orders, metrics.books_lag.clone());
+        let of_services = "Records that a service of the books has not applied";
+        registry.register("books_service_lag", of_services, metrics.services_lag.clone());
         registry.register("sale_paused", "1 while purchases are paused", metrics.paused.clone());
         let rung = "Rung of the ladder on which a cluster serves a sale: 0 full, 1 takeover, 2 paused";
         registry.register("sale_rung", rung, metrics.rung.clone());
@@ -105,14 +117,20 @@ impl Metrics {
 
     /// The exposition in the OpenMetrics text format.
     pub(crate) fn render(&self, engine: &Engine) -> String {
-        let mut drift = false;
+        let mut stopped = Vec::new();
         for sale in engine.sales() {
             let label = SaleLabel { sale: sale.name().to_owned() };
             let next = sale.view().watermark().next();
             self.position.get_or_create(&label).set(next.saturating_sub(1).cast_signed());
             if engine.roles().worker {
-                let lag = next.saturating_sub(engine.books.drained(sale.name()));
-                self.books_lag.get_or_create(&label).set(lag.cast_signed());
+                for service in Service::ALL {
+                    let lag = next.saturating_sub(engine.books.drained(service, sale.name())).cast_signed();
+                    let of_service = ServiceLabel { sale: sale.name().to_owned(), service: service.name() };
+                    self.services_lag.get_or_create(&of_service).set(lag);
+                    if service == Service::Orders {
+                        self.books_lag.get_or_create(&label).set(lag);
+                    }
+                }
             }
             self.paused.get_or_create(&label).set(i64::from(sale.view().is_paused()));
             if let Some(ladder) = &sale.ladder {
@@ -122,15 +140,30 @@ impl Metrics {
                 let label = ItemLabel { sale: sale.name().to_owned(), item: item.item.clone() };
                 self.free.get_or_create(&label).set(sale.view().free(index as u16).cast_signed());
             }
-            drift |= sale.view().phase() < SalePhase::Settled
-                && engine
-                    .books
-                    .state(sale.name())
-                    .is_some_and(|state| matches!(state, ledger::FollowState::Stopped(_)));
+            if sale.view().phase() < SalePhase::Settled {
+                let has_stopped = |service: &Service| {
+                    let state = engine.books.state(*service, sale.name());
+                    matches!(state, Some(FollowState::Stopped(_)))
+                };
+                stopped.extend(Service::ALL.into_iter().filter(has_stopped).map(promise_of));
+            }
         }
-        self.broken.get_or_create(&PromiseLabel { promise: Promise::DurableAnswer.id() }).set(i64::from(drift));
+        for promise in Service::ALL.map(promise_of) {
+            let is_broken = i64::from(stopped.contains(&promise));
+            self.broken.get_or_create(&PromiseLabel { promise: promise.id() }).set(is_broken);
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
         text
+    }
+}
+
+/// What cannot be vouched for while a service stands still.
+fn promise_of(service: Service) -> Promise {
+    match service {
+        Service::Orders => Promise::DurableAnswer,
+        Service::Payment => Promise::Money,
+        Service::Coupon | Service::Points => Promise::Benefits,
+        Service::Product => Promise::Conservation,
     }
 }

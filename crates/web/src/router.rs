@@ -13,7 +13,9 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{admin, customers, erase, export, feed, hold_token, payments, purchase, shop, tokens, webhooks, wire};
+use crate::{
+    accounts, admin, customers, erase, export, feed, hold_token, payments, purchase, shop, tokens, webhooks, wire,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -64,6 +66,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))
+        .routes(routes!(accounts::payments))
         .routes(routes!(export::orders_csv))
         .routes(routes!(export::orders_json))
         .routes(routes!(admin::confirm))

@@ -418,10 +418,9 @@ pub struct AdminSaleAnswer {
     pub rung: Option<&'static str>,
     /// The process that brings its decisions to the chain, by the number that it logs at its start. Null where nobody is heard.
     pub relay: Option<String>,
-    /// The first record that the books have not applied; null where this process keeps no books.
-    pub books_next: Option<u64>,
-    /// Records that the books have not applied; null where this process keeps no books.
-    pub books_lag: Option<u64>,
+    /// How far its books are.
+    #[serde(flatten)]
+    pub books: crate::accounts::BooksAnswer,
 }
 
 /// Counts of one item.

@@ -6,7 +6,7 @@ use chain::batch::Batch;
 use chain::{BatchError, LogReader, ReadError};
 use domain::{ChainTime, PurchaseNumber, Record, SaleOrdinal};
 use engine::{Engine, Sale};
-use ledger::{Books, BooksError};
+use ledger::{Books, BooksError, Service};
 
 use crate::event::{Definition, Event, EventKind, OrderFacts, Teller};
 
@@ -89,7 +89,7 @@ impl Readers {
     /// The wanted events of a sale that the books have, as far as one look goes.
     pub(crate) fn read(&self, engine: &Engine, sale: &Arc<Sale>, wanted: &Wanted<'_>) -> Result<Found, EventError> {
         let books = engine.books_reader()?;
-        let (end, _) = books.offset(sale.name())?;
+        let (end, _) = books.offset(Service::Orders, sale.name())?;
         if wanted.from >= end {
             return Ok(Found { events: Vec::new(), next: wanted.from, end });
         }
@@ -178,7 +178,7 @@ fn order_facts(sale: &Sale, books: &Books, number: PurchaseNumber) -> Result<Ord
         let quantity = u32::try_from(order.units.len()).expect("an order has 100 units at most");
         return Ok(OrderFacts { customer: order.customer, item: order.item, quantity, price: order.price });
     }
-    let (mut log, end) = (sale.log_reader()?, books.offset(sale.name())?.0);
+    let (mut log, end) = (sale.log_reader()?, books.offset(Service::Orders, sale.name())?.0);
     while let Some(bytes) = log.next_batch(end)? {
         for record in Batch::parse(&bytes)?.records() {
             if let Record::Held(held) = record?.decode()?

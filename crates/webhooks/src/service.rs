@@ -9,7 +9,7 @@ use aws_lc_rs::rand;
 use data_encoding::BASE32_DNSSEC;
 use domain::{ChainTime, sale};
 use engine::Engine;
-use ledger::StoreError;
+use ledger::{Service, StoreError};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -348,7 +348,7 @@ impl Webhooks {
 
 fn ends_of(engine: &Engine) -> Ends {
     let end = |sale: Arc<engine::Sale>| {
-        let end = engine.books.drained(sale.name());
+        let end = engine.books.drained(Service::Orders, sale.name());
         (sale, end)
     };
     engine.sales().into_iter().map(end).collect()

@@ -168,6 +168,7 @@ fn definition(now: u64) -> SaleDefinition {
             limit_per_customer: 1_000,
             sku: None,
             external_id: None,
+            points: 0,
         }],
     }
 }

@@ -63,6 +63,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/metrics", READ),
     ("GET", "/admin/v1/sales", READ),
     ("GET", "/admin/v1/sales/{sale}/orders", READ),
+    ("GET", "/admin/v1/sales/{sale}/payments", READ),
     ("GET", "/admin/v1/sales/{sale}/orders.csv", READ),
     ("GET", "/admin/v1/sales/{sale}/orders.json", READ),
     ("GET", "/admin/v1/parked", READ),

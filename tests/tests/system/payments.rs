@@ -160,3 +160,93 @@ fn the_example_of_a_shop_believes_the_sales_hold_tokens_and_no_others() {
     token_of(&anna, &second).is(409, "hold_ended");
     elsewhere.cancel(&other).is(200, "released");
 }
+
+/// Rows of the tables that the services beside that of orders keep, as text.
+fn accounts(server: &Server) -> Vec<String> {
+    let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();
+    let mut all = Vec::new();
+    for table in ["payments", "payments_parked", "coupons", "points", "point_postings", "products"] {
+        let mut statement = books.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            let cells = (0..columns).map(|column| row.get::<_, rusqlite::types::Value>(column));
+            cells.collect::<Result<Vec<_>, _>>()
+        };
+        let rows = statement.query_map([], row).unwrap();
+        all.extend(rows.map(|row| format!("{table} {:?}", row.unwrap())));
+    }
+    all
+}
+
+/// A sale with a refund, a coupon given back and used again, and points.
+fn accounted_for(server: &Server) {
+    let mut definition = open_sale("drop", 5);
+    (definition.items[0].points, definition.items[0].sku) = (7, Some("B-42".to_owned()));
+    definition.coupons =
+        vec![CouponDefinition { code: Some("SPRING".to_owned()), hash: None, percent: 50, uses_max: 2 }];
+    server.create(&definition);
+    let (anna, ben) = (server.customer("anna", "drop"), server.customer("ben", "drop"));
+    let with = |customer: &system_tests::Customer, key: &str| {
+        let body = json!({ "coupon": "SPRING" });
+        customer.attempt("boot", key, 1).changed(|request| request.json(&body)).send().is(201, "held").text("order")
+    };
+    let paid = with(&anna, "paid");
+    for what in ["payments", "payments/0/ended", "payments", "payments/1/paid", "payments/0/paid", "refund"] {
+        let reply = report(server, &paid, what);
+        assert_eq!(reply.status, 200, "{what}");
+    }
+    report(server, &paid, "payments/1/refunded").is(200, "confirmed");
+    report(server, &paid, "payments/0/refunded").is(200, "confirmed");
+    anna.cancel(&with(&anna, "given back")).is(200, "released");
+    server.confirm(&with(&ben, "by hand")).is(200, "confirmed");
+    server.drained("drop");
+    let page = server.operate(Request::get("/admin/v1/sales/drop/payments")).json();
+    let told: Vec<_> =
+        page["payments"].as_array().unwrap().iter().map(|line| (&line["order"], &line["status"])).collect();
+    let (order, refunded) = (Value::from(paid), Value::from("refunded"));
+    assert_eq!(told, [(&order, &refunded), (&order, &refunded)], "{page}");
+    let behind = server.operate(Request::get("/admin/v1/sales/drop/payments?cursor=0")).json();
+    assert_eq!(behind["payments"].as_array().unwrap().len(), 1, "{behind}");
+    let metrics = String::from_utf8(server.operate(Request::get("/metrics")).body).unwrap();
+    assert!(metrics.contains("doorbuster_books_service_lag{sale=\"drop\",service=\"points\"} 0"), "{metrics}");
+}
+
+#[test]
+fn a_forged_row_of_any_service_is_named_by_the_audit_and_deleted_books_come_back_equal() {
+    let mut server = Server::start();
+    accounted_for(&server);
+    server.terminate();
+    let data = server.data().to_str().unwrap().to_owned();
+    let audit = || system_tests::doorbuster(&["audit", "--json", "--data", &data]);
+    let clean = audit();
+    assert_eq!(clean.code, Some(0), "{clean:?}");
+    for (table, promise, forged, mended) in [
+        ("payments", "INV-6", "status = 'paid' WHERE attempt = 1", "status = 'refunded' WHERE attempt = 1"),
+        ("payments", "INV-6", "amount = amount + 1", "amount = amount - 1"),
+        ("coupons", "INV-7", "used = used - 1", "used = used + 1"),
+        ("points", "INV-7", "posted = posted + 7", "posted = posted - 7"),
+        ("point_postings", "INV-7", "points = points + 1", "points = points - 1"),
+        ("products", "INV-1", "sold = sold + 1", "sold = sold - 1"),
+        ("products", "INV-1", "sku = 'B-43'", "sku = 'B-42'"),
+        ("offsets", "INV-6", "next = next + 9 WHERE service = 'payment'", "next = next - 9 WHERE service = 'payment'"),
+    ] {
+        let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();
+        assert!(books.execute(&format!("UPDATE {table} SET {forged}"), []).unwrap() > 0);
+        let found = audit();
+        assert_eq!(found.code, Some(1), "{table} {forged}: {found:?}");
+        let line = &found.json()["promises"][promise];
+        assert_eq!(line["status"], "broken", "{table} {forged}: {line}");
+        let named = if table == "offsets" { "the books of payment" } else { table };
+        assert!(line["evidence"].to_string().contains(named), "{table} {forged}: {line}");
+        books.execute(&format!("UPDATE {table} SET {mended}"), []).unwrap();
+    }
+    let before = accounts(&server);
+    assert_eq!(before.len(), 2 + 1 + 2 + 3 + 1, "{before:?}");
+    for file in ["books.sqlite", "books.sqlite-wal", "books.sqlite-shm"] {
+        // The last two are there only after a crash.
+        let _ = std::fs::remove_file(server.data().join(file));
+    }
+    server.start_again();
+    server.drained("drop");
+    assert_eq!(accounts(&server), before);
+}

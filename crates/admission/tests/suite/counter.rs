@@ -51,7 +51,16 @@ pub(crate) fn definition(stock: u32) -> SaleDefinition {
 fn item(name: &str, stock: u32) -> ItemDefinition {
     let title = name.to_owned();
     let (sku, external_id) = (None, None);
-    ItemDefinition { item: name.to_owned(), title, stock, price: 4_900, limit_per_customer: 100, sku, external_id }
+    ItemDefinition {
+        item: name.to_owned(),
+        title,
+        stock,
+        price: 4_900,
+        limit_per_customer: 100,
+        sku,
+        external_id,
+        points: 0,
+    }
 }
 
 /// A coupon of that hash.

@@ -1,52 +1,90 @@
-//! Money and benefits: attempts to pay, what was received and where it belongs, refunds, and coupons.
+//! Money and benefits: attempts to pay, what was received and where it belongs, refunds, coupons, and points.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chain::digest::GrantStatus;
 use domain::record::{Attempt, Held, ReleaseReason};
-use domain::{AttemptStatus, Promise, PurchaseNumber, Received, SaleDefinition};
+use domain::{AttemptStatus, ParkedPayment, Promise, PurchaseNumber, Received, SaleDefinition};
 
 use super::stock::Moment;
 use super::{Grant, Model};
 
-/// What the chain says of payments.
+/// One attempt to pay.
+pub(crate) struct Tried {
+    pub(crate) status: AttemptStatus,
+    pub(crate) begun_at: u64,
+    pub(crate) changed_at: u64,
+    /// Number of the record that changed it last.
+    pub(crate) record: u64,
+}
+
+/// How often a coupon is used.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Uses {
+    /// By live grants.
+    pub(crate) now: u32,
+    pub(crate) ever: u32,
+    pub(crate) given_back: u32,
+}
+
+/// The points of a paid order.
+pub(crate) struct Posting {
+    pub(crate) points: u64,
+    pub(crate) posted: Moment,
+    pub(crate) taken_back: Option<Moment>,
+}
+
+/// What the chain says of payments and benefits.
 #[derive(Default)]
 pub(crate) struct Purse {
     /// The attempts of each grant that has some, in order.
-    attempts: HashMap<u32, Vec<AttemptStatus>>,
+    pub(crate) attempts: HashMap<u32, Vec<Tried>>,
     /// Attempts whose name at the provider is known.
     named: HashSet<(u32, u8)>,
     /// The coupon that a grant uses, while it is live.
     coupons: HashMap<u32, u64>,
-    /// Live grants per coupon.
-    used: HashMap<u64, u32>,
-    /// Reports that were not believed.
-    pub(crate) parked: u64,
+    uses: HashMap<u64, Uses>,
+    /// Points of the grants that were paid and give some.
+    pub(crate) postings: BTreeMap<u32, Posting>,
+    /// The attempt whose money paid a grant.
+    paid_by: HashMap<u32, u8>,
+    /// Reports that were not believed, and on which grant.
+    pub(crate) parked: Vec<(Moment, u32, ParkedPayment)>,
 }
 
 impl Purse {
     /// How many attempts are where.
     pub(crate) fn count(&self, status: AttemptStatus) -> u64 {
-        self.attempts.values().flatten().filter(|known| **known == status).count() as u64
+        self.attempts.values().flatten().filter(|known| known.status == status).count() as u64
     }
 
     /// Whether a payment of the grant is under way.
     pub(super) fn is_open(&self, number: u32) -> bool {
-        self.attempts.get(&number).is_some_and(|attempts| attempts.contains(&AttemptStatus::Open))
+        self.attempts.get(&number).is_some_and(|attempts| has_open(attempts))
+    }
+
+    /// How often a coupon is used.
+    pub(crate) fn uses_of(&self, coupon: u64) -> Uses {
+        self.uses.get(&coupon).copied().unwrap_or_default()
     }
 }
 
 impl Model {
     /// Where the attempts of a grant are.
-    pub(crate) fn attempts_of(&self, number: u32) -> &[AttemptStatus] {
+    fn attempts_of(&self, number: u32) -> &[Tried] {
         self.purse.attempts.get(&number).map_or(&[], |attempts| attempts)
     }
 
     pub(super) fn payment_begun(&mut self, at: Moment, of: &Attempt) {
         let is_held = self.status_of(at, of) == Some(GrantStatus::Held);
         let attempts = self.purse.attempts.entry(of.number.0).or_default();
-        let follows = attempts.len() == usize::from(of.attempt) && !attempts.contains(&AttemptStatus::Open);
-        attempts.push(AttemptStatus::Open);
+        let follows = attempts.len() == usize::from(of.attempt) && !has_open(attempts);
+        attempts.push(Tried {
+            status: AttemptStatus::Open,
+            begun_at: at.time,
+            changed_at: at.time,
+            record: at.position,
+        });
         self.tally.check(Promise::Money, is_held && follows, || {
             format!("record {}: hold {} cannot begin attempt {} now", at.position, of.number.0, of.attempt)
         });
@@ -81,12 +119,15 @@ impl Model {
             Received::Confirms | Received::Retakes(_) => AttemptStatus::Paid,
         };
         self.move_attempt(at, of, &[AttemptStatus::Open, AttemptStatus::Ended], to);
+        if to == AttemptStatus::Paid {
+            self.purse.paid_by.insert(of.number.0, of.attempt);
+        }
         match received {
             Received::Confirms => self.confirmed(at, of.number, of.purchase),
             Received::Retakes(units) => self.retaken(at, of.number, of.purchase, units),
             Received::RefundDue => {}
         }
-        let paid = self.attempts_of(of.number.0).iter().filter(|status| **status == AttemptStatus::Paid).count();
+        let paid = self.attempts_of(of.number.0).iter().filter(|tried| tried.status == AttemptStatus::Paid).count();
         self.tally.check(Promise::Money, paid <= 1, || {
             format!("record {}: order {} is paid {paid} times", at.position, of.number.0)
         });
@@ -98,14 +139,19 @@ impl Model {
 
     pub(super) fn refunded(&mut self, at: Moment, of: &Attempt) {
         self.move_attempt(at, of, &[AttemptStatus::RefundDue], AttemptStatus::Refunded);
+        if self.purse.paid_by.get(&of.number.0) == Some(&of.attempt)
+            && let Some(posting) = self.purse.postings.get_mut(&of.number.0)
+        {
+            posting.taken_back.get_or_insert(at);
+        }
     }
 
-    pub(super) fn payment_parked(&mut self, at: Moment, number: PurchaseNumber) {
+    pub(super) fn payment_parked(&mut self, at: Moment, number: PurchaseNumber, report: ParkedPayment) {
         let known = self.grants.get(number.0 as usize).is_some();
         self.tally.check(Promise::Money, known, || {
             format!("record {}: a report on hold {}, which there is not", at.position, number.0)
         });
-        self.purse.parked += 1;
+        self.purse.parked.push((at, number.0, report));
     }
 
     /// What is being paid is kept for longer than a hold, and is not given back by anybody.
@@ -139,9 +185,10 @@ impl Model {
         }
         let uses_max =
             self.definition.coupons.iter().find(|known| known.hash == Some(coupon)).map_or(0, |coupon| coupon.uses_max);
-        let used = self.purse.used.entry(coupon).or_default();
-        *used += 1;
-        let used = *used;
+        let uses = self.purse.uses.entry(coupon).or_default();
+        uses.now += 1;
+        uses.ever += 1;
+        let used = uses.now;
         self.purse.coupons.insert(number, coupon);
         self.tally.check(Promise::Benefits, used <= uses_max, || {
             format!("record {position}: a coupon is used {used} times at once, {uses_max} at most")
@@ -151,8 +198,9 @@ impl Model {
     /// The coupon of a grant that was released can be used again.
     pub(super) fn give_coupon_back(&mut self, number: u32) {
         if let Some(coupon) = self.purse.coupons.get(&number) {
-            let used = self.purse.used.entry(*coupon).or_default();
-            *used = used.saturating_sub(1);
+            let uses = self.purse.uses.entry(*coupon).or_default();
+            uses.now = uses.now.saturating_sub(1);
+            uses.given_back += 1;
         }
     }
 
@@ -162,10 +210,27 @@ impl Model {
         self.use_coupon(position, number, coupon);
     }
 
+    /// A grant is paid: its customer gets its points, once.
+    pub(super) fn post_points(&mut self, at: Moment, number: u32) {
+        let grant = &self.grants[number as usize];
+        let per_unit = self.definition.items.get(usize::from(grant.item)).map_or(0, |item| item.points);
+        if per_unit == 0 {
+            return;
+        }
+        let points = u64::from(per_unit) * self.units_of(grant).len() as u64;
+        let is_first = self.purse.postings.insert(number, Posting { points, posted: at, taken_back: None }).is_none();
+        self.tally.check(Promise::Benefits, is_first, || {
+            format!("record {}: the points of order {number} are posted twice", at.position)
+        });
+    }
+
     fn move_attempt(&mut self, at: Moment, of: &Attempt, from: &[AttemptStatus], to: AttemptStatus) {
         self.status_of(at, of);
         let place = self.purse.attempts.get_mut(&of.number.0).and_then(|known| known.get_mut(usize::from(of.attempt)));
-        let before = place.map(|place| std::mem::replace(place, to));
+        let before = place.map(|tried| {
+            (tried.changed_at, tried.record) = (at.time, at.position);
+            std::mem::replace(&mut tried.status, to)
+        });
         self.tally.check(Promise::Money, before.is_some_and(|before| from.contains(&before)), || {
             let (number, attempt) = (of.number.0, of.attempt);
             format!(
@@ -189,6 +254,10 @@ impl Model {
         let extension = self.definition.hold_extension_seconds.saturating_mul(1_000);
         self.deadline(grant).saturating_add(if self.purse.is_open(number) { extension } else { 0 })
     }
+}
+
+fn has_open(attempts: &[Tried]) -> bool {
+    attempts.iter().any(|tried| tried.status == AttemptStatus::Open)
 }
 
 /// What a hold has to cost: the whole, less whole hundredths of it rounded down.

@@ -211,6 +211,7 @@ impl Stage {
                 limit_per_customer: 1,
                 sku: None,
                 external_id: None,
+                points: 0,
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;

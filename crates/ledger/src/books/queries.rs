@@ -81,6 +81,29 @@ pub struct InventoryRow {
     pub counts: Counts,
 }
 
+/// One attempt to pay an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRow {
+    /// The order's running number in its sale.
+    pub number: PurchaseNumber,
+    /// The attempt, from 0.
+    pub attempt: u8,
+    /// Whose order it is.
+    pub customer: Pseudonym,
+    /// How it stands.
+    pub status: String,
+    /// Minor units: the order's price.
+    pub amount: u64,
+    /// The sale's currency.
+    pub currency: Currency,
+    /// When it began.
+    pub begun_at: ChainTime,
+    /// When it changed last.
+    pub changed_at: ChainTime,
+    /// Number of the record that changed it last.
+    pub record: u64,
+}
+
 /// A record that the books could not believe or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedRow {
@@ -142,6 +165,35 @@ impl Books {
             .prepare_cached(&format!("SELECT {ORDER_COLUMNS} FROM orders WHERE sale = :sale AND number = :number"))?;
         let found = statement.query_row(named_params! {":sale": sale, ":number": number.0}, order_of_row);
         Ok(found.optional()?)
+    }
+
+    /// Attempts to pay orders of a sale by ascending number and attempt, beginning behind `after` (from the first with `None`), at most
+    /// `limit`.
+    pub fn payments_of_sale(
+        &self,
+        sale: &str,
+        after: Option<(PurchaseNumber, u8)>,
+        limit: u32,
+    ) -> Result<Vec<PaymentRow>, BooksError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT number, attempt, customer, status, amount, currency, begun_at, changed_at, record              FROM payments JOIN payment_orders USING (sale, number)              WHERE sale = :sale AND (number, attempt) > (:number, :attempt) ORDER BY number, attempt LIMIT :limit",
+        )?;
+        let (number, attempt) = after.map_or((-1, 0), |(number, attempt)| (i64::from(number.0), attempt));
+        let after = named_params! {":sale": sale, ":number": number, ":attempt": attempt, ":limit": limit};
+        let rows = statement.query_map(after, |row| {
+            Ok(PaymentRow {
+                number: PurchaseNumber(row.get(0)?),
+                attempt: row.get(1)?,
+                customer: Pseudonym(row.get(2)?),
+                status: row.get(3)?,
+                amount: row.get(4)?,
+                currency: Currency::parse(row.get_ref(5)?.as_str()?).ok_or_else(|| unreadable(5, Type::Text))?,
+                begun_at: ChainTime(row.get(6)?),
+                changed_at: ChainTime(row.get(7)?),
+                record: row.get(8)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Parked records of all sales by ascending id, beginning behind `after` (0 for the first), at most `limit`.

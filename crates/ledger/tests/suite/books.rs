@@ -6,7 +6,7 @@ use crate::support::{
 use domain::record::ReleaseReason;
 use domain::{ChainTime, Currency, PurchaseNumber, Record};
 use ledger::books::{OrderCounts, OrderStatus};
-use ledger::{Applied, Books, BooksError, StoreError};
+use ledger::{Applied, Books, BooksError, Service, StoreError};
 
 /// One of everything: two items, holds of one and of two units, every ending, a stock change and a clock credit.
 fn eventful() -> TestChain {
@@ -28,7 +28,7 @@ fn eventful() -> TestChain {
 fn content(books: &Books, sale: &str) -> String {
     format!(
         "{:?} {:?} {:?} {:?}",
-        books.offset(sale).unwrap(),
+        books.offset(Service::Orders, sale).unwrap(),
         books.orders_of_sale(sale, None, u32::MAX).unwrap(),
         books.inventory(sale).unwrap(),
         books.parked(0, u32::MAX).unwrap(),
@@ -43,9 +43,9 @@ fn inventory(books: &Books, item: usize) -> domain::record::Counts {
 fn every_kind_of_record_takes_its_effect() {
     let chain = eventful();
     let mut books = Books::in_memory().unwrap();
-    let applied = books.apply(SALE, &chain.batches()).unwrap();
+    let applied = books.apply(Service::Orders, SALE, &chain.batches()).unwrap();
     assert_eq!(applied, Applied { records: chain.next, orders: 5, parked: 0, drift: None });
-    assert_eq!(books.offset(SALE).unwrap(), (chain.next, chain.head));
+    assert_eq!(books.offset(Service::Orders, SALE).unwrap(), (chain.next, chain.head));
     assert_eq!((inventory(&books, 0), inventory(&books, 1)), (counts(0, 1, 2, 0), counts(14, 0, 0, 1)));
     assert_eq!(books.counts(SALE).unwrap(), OrderCounts { orders: 5, held: 1, paid: 2, released: 2 });
 
@@ -66,7 +66,7 @@ fn every_kind_of_record_takes_its_effect() {
 #[test]
 fn a_clock_credit_moves_open_deadlines_only() {
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &eventful().batches()).unwrap();
+    books.apply(Service::Orders, SALE, &eventful().batches()).unwrap();
     let pay_by = |number| books.order(SALE, PurchaseNumber(number)).unwrap().unwrap().pay_by.0 - BEGIN - 600_000;
     assert_eq!(pay_by(0), 0, "confirmed before the credit");
     assert_eq!(pay_by(3), 5_003, "open at the credit");
@@ -76,7 +76,7 @@ fn a_clock_credit_moves_open_deadlines_only() {
 #[test]
 fn orders_are_listed_in_pages() {
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &eventful().batches()).unwrap();
+    books.apply(Service::Orders, SALE, &eventful().batches()).unwrap();
     let page = |after, limit| -> Vec<u32> {
         books.orders_of_sale(SALE, after, limit).unwrap().iter().map(|order| order.number.0).collect()
     };
@@ -91,24 +91,25 @@ fn a_batch_takes_effect_once_and_a_duplicate_is_refused() {
     let chain = eventful();
     let batches = chain.batches();
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &batches[..3]).unwrap();
+    books.apply(Service::Orders, SALE, &batches[..3]).unwrap();
     let before = content(&books, SALE);
-    let again = books.apply(SALE, &batches[2..3]).unwrap_err();
+    let again = books.apply(Service::Orders, SALE, &batches[2..3]).unwrap_err();
     assert_eq!(again, BooksError::NotNext { sale: SALE.to_owned(), expected: 9, found: 6 });
     assert_eq!(content(&books, SALE), before);
-    books.apply(SALE, &batches[3..]).unwrap();
-    assert_eq!(books.offset(SALE).unwrap().0, chain.next);
+    books.apply(Service::Orders, SALE, &batches[3..]).unwrap();
+    assert_eq!(books.offset(Service::Orders, SALE).unwrap().0, chain.next);
 }
 
 #[test]
 fn a_gap_or_a_wrong_order_is_refused_and_nothing_of_the_transaction_stays() {
     let batches = eventful().batches();
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &batches[..1]).unwrap();
+    books.apply(Service::Orders, SALE, &batches[..1]).unwrap();
     let before = content(&books, SALE);
-    let gap = books.apply(SALE, &batches[2..]).unwrap_err();
+    let gap = books.apply(Service::Orders, SALE, &batches[2..]).unwrap_err();
     assert_eq!(gap, BooksError::NotNext { sale: SALE.to_owned(), expected: 3, found: 6 });
-    let swapped = books.apply(SALE, &[batches[1].clone(), batches[3].clone(), batches[2].clone()]).unwrap_err();
+    let swapped =
+        books.apply(Service::Orders, SALE, &[batches[1].clone(), batches[3].clone(), batches[2].clone()]).unwrap_err();
     assert_eq!(swapped, BooksError::NotNext { sale: SALE.to_owned(), expected: 6, found: 9 });
     assert_eq!(content(&books, SALE), before);
 }
@@ -120,11 +121,11 @@ fn a_batch_of_another_history_is_refused() {
     ours.push(&[held(0, 0, &[unit(0, 0)])]);
     theirs.push(&[held(0, 0, &[unit(0, 0)])]);
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &ours.batches()[..1]).unwrap();
-    let refused = books.apply(SALE, &theirs.batches()[1..]).unwrap_err();
+    books.apply(Service::Orders, SALE, &ours.batches()[..1]).unwrap();
+    let refused = books.apply(Service::Orders, SALE, &theirs.batches()[1..]).unwrap_err();
     assert_eq!(refused, BooksError::OtherHistory { sale: SALE.to_owned(), at: 3 });
     let cut = ours.batches()[1][..100].to_vec();
-    assert!(matches!(books.apply(SALE, &[cut]).unwrap_err(), BooksError::Batch { at: 3, .. }));
+    assert!(matches!(books.apply(Service::Orders, SALE, &[cut]).unwrap_err(), BooksError::Batch { at: 3, .. }));
 }
 
 #[test]
@@ -132,20 +133,20 @@ fn a_crash_before_the_commit_leaves_nothing_and_going_on_from_the_offset_loses_n
     let chain = eventful();
     let batches = chain.batches();
     let mut straight = Books::in_memory().unwrap();
-    straight.apply(SALE, &batches).unwrap();
+    straight.apply(Service::Orders, SALE, &batches).unwrap();
     // At each batch: the state on disk is that of the last commit; the one in the making is gone.
     for crash in 0..batches.len() {
         let mut books = Books::in_memory().unwrap();
-        books.apply(SALE, &batches[..crash]).unwrap();
+        books.apply(Service::Orders, SALE, &batches[..crash]).unwrap();
         let on_disk = books.snapshot().unwrap();
-        books.apply(SALE, &batches[crash..=crash]).unwrap();
+        books.apply(Service::Orders, SALE, &batches[crash..=crash]).unwrap();
         drop(books);
         let mut books = Books::restore(&on_disk).unwrap();
-        let (next, _) = books.offset(SALE).unwrap();
+        let (next, _) = books.offset(Service::Orders, SALE).unwrap();
         let rest: Vec<_> =
             chain.encoded.iter().filter(|batch| batch.header.first >= next).map(|batch| batch.bytes.clone()).collect();
         assert_eq!(rest.len(), batches.len() - crash);
-        books.apply(SALE, &rest).unwrap();
+        books.apply(Service::Orders, SALE, &rest).unwrap();
         assert_eq!(content(&books, SALE), content(&straight, SALE));
     }
 }
@@ -157,14 +158,14 @@ fn books_deleted_and_rebuilt_are_equal() {
     let batches = eventful().batches();
     let mut books = Books::open(&path).unwrap();
     for batch in &batches {
-        books.apply(SALE, std::slice::from_ref(batch)).unwrap();
+        books.apply(Service::Orders, SALE, std::slice::from_ref(batch)).unwrap();
     }
     let before = content(&books, SALE);
     drop(books);
     std::fs::remove_file(&path).unwrap();
     let mut books = Books::open(&path).unwrap();
-    assert_eq!(books.offset(SALE).unwrap(), (0, [0; 32]));
-    books.apply(SALE, &batches).unwrap();
+    assert_eq!(books.offset(Service::Orders, SALE).unwrap(), (0, [0; 32]));
+    books.apply(Service::Orders, SALE, &batches).unwrap();
     assert_eq!(content(&books, SALE), before);
 }
 
@@ -174,10 +175,10 @@ fn sales_do_not_see_each_other_and_readers_see_what_is_committed() {
     let path = folder.path("books.sqlite");
     let mut books = Books::open(&path).unwrap();
     let reader = Books::open_reader(&path).unwrap();
-    books.apply("one", &eventful().batches()).unwrap();
+    books.apply(Service::Orders, "one", &eventful().batches()).unwrap();
     let one = content(&reader, "one");
     assert_eq!(one, content(&books, "one"));
-    books.apply("two", &TestChain::created(&[7]).batches()).unwrap();
+    books.apply(Service::Orders, "two", &TestChain::created(&[7]).batches()).unwrap();
     assert_eq!(content(&reader, "one"), one);
     assert_eq!(reader.inventory("two").unwrap()[0].counts, counts(7, 0, 0, 0));
     assert_eq!(reader.counts("two").unwrap(), OrderCounts::default());
@@ -188,7 +189,7 @@ fn f06_f07_the_guard_lets_n_units_be_held_and_not_one_more() {
     let mut chain = TestChain::created(&[3]);
     chain.push(&(0..4).map(|number| held(number, 0, &[unit(number, 0)])).collect::<Vec<_>>());
     let mut books = Books::in_memory().unwrap();
-    let applied = books.apply(SALE, &chain.batches()).unwrap();
+    let applied = books.apply(Service::Orders, SALE, &chain.batches()).unwrap();
     assert_eq!((applied.orders, applied.parked), (3, 1));
     assert!(applied.drift.unwrap().contains("1 wanted of 0 free"));
     assert_eq!(inventory(&books, 0), counts(0, 3, 0, 0));
@@ -203,7 +204,7 @@ fn f06_f07_the_guard_lets_n_units_be_held_and_not_one_more() {
     chain.push(&[held(2, 0, &[unit(2, 0)])]);
     let mut books = Books::in_memory().unwrap();
     for batch in chain.batches() {
-        books.apply(SALE, &[batch]).unwrap();
+        books.apply(Service::Orders, SALE, &[batch]).unwrap();
     }
     assert_eq!(inventory(&books, 0), counts(0, 3, 0, 0));
     assert_eq!(books.counts(SALE).unwrap().orders, 2);
@@ -216,7 +217,7 @@ fn f10_a_poison_record_is_parked_and_the_rest_goes_on() {
     chain.push(&[held(0, 0, &[unit(0, 0)]), held(1, 0, &[]), held(2, 0, &[unit(1, 0)])]);
     chain.push(&[confirmed(2)]);
     let mut books = Books::in_memory().unwrap();
-    let applied = books.apply(SALE, &chain.batches()).unwrap();
+    let applied = books.apply(Service::Orders, SALE, &chain.batches()).unwrap();
     assert_eq!(
         applied,
         Applied { records: 7, orders: 2, parked: 1, drift: None },
@@ -261,16 +262,20 @@ fn records_that_contradict_the_books_are_parked_whole() {
         chain.push(&[confirmed(1)]);
         let batches = chain.batches();
         let mut books = Books::in_memory().unwrap();
-        books.apply(SALE, &batches[..2]).unwrap();
+        books.apply(Service::Orders, SALE, &batches[..2]).unwrap();
         let before = books.orders_of_sale(SALE, None, 10).unwrap();
-        let applied = books.apply(SALE, &batches[2..3]).unwrap();
+        let applied = books.apply(Service::Orders, SALE, &batches[2..3]).unwrap();
         assert_eq!((applied.records, applied.parked), (1, 1), "{record:?}");
         let parked = books.parked(0, 10).unwrap();
         assert!(parked[0].reason.starts_with(reason), "{record:?}: {}", parked[0].reason);
         assert!(applied.drift.unwrap().contains(reason));
         assert_eq!(books.orders_of_sale(SALE, None, 10).unwrap(), before);
         assert_eq!(inventory(&books, 0), counts(2, 1, 0, 0));
-        assert_eq!(books.apply(SALE, &batches[3..]).unwrap().parked, 0, "the next record goes on after {record:?}");
+        assert_eq!(
+            books.apply(Service::Orders, SALE, &batches[3..]).unwrap().parked,
+            0,
+            "the next record goes on after {record:?}"
+        );
         assert_eq!(inventory(&books, 0), counts(2, 0, 1, 0));
     }
 }
@@ -282,9 +287,9 @@ fn a_digest_that_counts_otherwise_is_drift_once() {
     chain.push(&[digest(&[counts(1, 2, 0, 0)])]);
     let batches = chain.batches();
     let mut books = Books::in_memory().unwrap();
-    let applied = books.apply(SALE, &batches[..2]).unwrap();
+    let applied = books.apply(Service::Orders, SALE, &batches[..2]).unwrap();
     assert_eq!((applied.parked, applied.drift.is_some()), (1, true));
-    let applied = books.apply(SALE, &batches[2..]).unwrap();
+    let applied = books.apply(Service::Orders, SALE, &batches[2..]).unwrap();
     assert_eq!((applied.parked, applied.drift), (0, None));
 }
 
@@ -292,15 +297,15 @@ fn a_digest_that_counts_otherwise_is_drift_once() {
 fn books_ahead_of_the_log_are_refused() {
     let chain = eventful();
     let mut books = Books::in_memory().unwrap();
-    books.apply(SALE, &chain.batches()).unwrap();
-    books.check_not_ahead(SALE, chain.next, Some(&chain.head)).unwrap();
-    let ahead = books.check_not_ahead(SALE, chain.next - 1, None).unwrap_err();
+    books.apply(Service::Orders, SALE, &chain.batches()).unwrap();
+    books.check_not_ahead(Service::Orders, SALE, chain.next, Some(&chain.head)).unwrap();
+    let ahead = books.check_not_ahead(Service::Orders, SALE, chain.next - 1, None).unwrap_err();
     assert_eq!(ahead, BooksError::AheadOfLog { sale: SALE.to_owned(), books: chain.next, log: chain.next - 1 });
     for other in [None, Some(&[0; 32])] {
-        let forked = books.check_not_ahead(SALE, chain.next, other).unwrap_err();
+        let forked = books.check_not_ahead(Service::Orders, SALE, chain.next, other).unwrap_err();
         assert_eq!(forked, BooksError::OtherHistory { sale: SALE.to_owned(), at: chain.next });
     }
-    books.check_not_ahead("new", 0, Some(&[0; 32])).unwrap();
+    books.check_not_ahead(Service::Orders, "new", 0, Some(&[0; 32])).unwrap();
 }
 
 #[test]
@@ -309,9 +314,9 @@ fn books_of_a_newer_version_are_refused_and_left_alone() {
     let path = folder.path("books.sqlite");
     drop(Books::open(&path).unwrap());
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     drop(connection);
-    let newer = BooksError::Store(StoreError::Newer { found: 2, known: 1 });
+    let newer = BooksError::Store(StoreError::Newer { found: 3, known: 2 });
     assert_eq!(Books::open(&path).err(), Some(newer.clone()));
     assert_eq!(Books::open_reader(&path).err(), Some(newer));
 }

@@ -3,6 +3,7 @@
 mod books;
 mod place;
 mod service;
+mod services;
 mod support;
 mod vault;
 mod vault_contract;

@@ -10,18 +10,20 @@ use chain::files::{File, FolderLock};
 use chain::{DiskFiles, Files, Log, LogReader, Watermark};
 use domain::record::ReleaseReason;
 use ledger::books::OrderCounts;
-use ledger::{Books, BooksError, BooksService, FollowState, Pace, StepError, step};
+use ledger::{Books, BooksError, BooksService, FollowState, Pace, Service, StepError, step};
 
 use crate::support::{Folder, SALE, TestChain, confirmed, held, released, unit, wait_until};
 
-/// Drift calls as (sale, reason).
+/// The order service's drift calls as (sale, reason).
 type Calls = Arc<Mutex<Vec<(String, String)>>>;
 
 fn start(folder: &Folder, files: Arc<dyn Files>, pace: Pace) -> (BooksService, Calls) {
     let calls = Calls::default();
     let heard = Arc::clone(&calls);
-    let on_drift = Box::new(move |sale: &str, reason: &str| {
-        heard.lock().unwrap().push((sale.to_owned(), reason.to_owned()));
+    let on_drift = Box::new(move |service: Service, sale: &str, reason: &str| {
+        if service == Service::Orders {
+            heard.lock().unwrap().push((sale.to_owned(), reason.to_owned()));
+        }
     });
     let books = Books::open(&folder.path("books.sqlite")).unwrap();
     (BooksService::start(books, files, pace, on_drift).unwrap(), calls)
@@ -57,19 +59,19 @@ fn the_service_follows_a_growing_log_and_goes_on_after_a_restart() {
     let mut log = log_of(&folder, SALE, &chain);
     let (service, calls) = start(&folder, Arc::new(DiskFiles), Pace::Unlimited);
     service.add_sale(SALE, folder.path(SALE), log.watermark());
-    wait_until("the first hundred are drained", || service.drained(SALE) == chain.next);
+    wait_until("the first hundred are drained", || service.drained(Service::Orders, SALE) == chain.next);
     chain.push(&[confirmed(0), released(1, ReleaseReason::Expired)]);
     append(&mut log, &chain);
-    wait_until("the endings are drained", || service.drained(SALE) == chain.next);
-    assert_eq!(service.state(SALE), Some(FollowState::Running));
-    assert_eq!(service.state("unknown"), None);
+    wait_until("the endings are drained", || service.drained(Service::Orders, SALE) == chain.next);
+    assert_eq!(service.state(Service::Orders, SALE), Some(FollowState::Running));
+    assert_eq!(service.state(Service::Orders, "unknown"), None);
     service.shutdown();
 
     chain.push(&[confirmed(2)]);
     append(&mut log, &chain);
     let (service, _) = start(&folder, Arc::new(DiskFiles), Pace::Unlimited);
     service.add_sale(SALE, folder.path(SALE), log.watermark());
-    wait_until("the restarted service has caught up", || service.drained(SALE) == chain.next);
+    wait_until("the restarted service has caught up", || service.drained(Service::Orders, SALE) == chain.next);
     let books = Books::open_reader(&folder.path("books.sqlite")).unwrap();
     assert_eq!(books.counts(SALE).unwrap(), OrderCounts { orders: 100, held: 97, paid: 2, released: 1 });
     assert_eq!(*calls.lock().unwrap(), []);
@@ -91,7 +93,7 @@ fn one_service_follows_many_sales_added_while_it_runs() {
     for (name, chain, log) in &mut sales {
         chain.push(&[confirmed(0)]);
         append(log, chain);
-        wait_until("all sales are drained", || service.drained(name) == chain.next);
+        wait_until("all sales are drained", || service.drained(Service::Orders, name) == chain.next);
     }
     let books = Books::open_reader(&folder.path("books.sqlite")).unwrap();
     for (number, (name, ..)) in sales.iter().enumerate() {
@@ -108,12 +110,12 @@ fn books_never_get_ahead_of_the_durable_end() {
     // Batches end at 3, 13, 23 and 33; up to 15 only the first two are wholly durable.
     let watermark = Arc::new(Watermark::new(15));
     service.add_sale(SALE, folder.path(SALE), Arc::clone(&watermark));
-    wait_until("the durable batches are drained", || service.drained(SALE) == 13);
+    wait_until("the durable batches are drained", || service.drained(Service::Orders, SALE) == 13);
     watermark.publish(23);
-    wait_until("the next batch is drained", || service.drained(SALE) == 23);
+    wait_until("the next batch is drained", || service.drained(Service::Orders, SALE) == 23);
     service.shutdown();
     let books = Books::open_reader(&folder.path("books.sqlite")).unwrap();
-    assert_eq!(books.offset(SALE).unwrap().0, 23);
+    assert_eq!(books.offset(Service::Orders, SALE).unwrap().0, 23);
 }
 
 #[test]
@@ -121,10 +123,10 @@ fn books_ahead_of_the_log_stop_and_say_so() {
     let folder = Folder::new("ahead");
     let chain = busy_chain(30);
     let _log = log_of(&folder, SALE, &chain);
-    Books::open(&folder.path("books.sqlite")).unwrap().apply(SALE, &chain.batches()).unwrap();
+    Books::open(&folder.path("books.sqlite")).unwrap().apply(Service::Orders, SALE, &chain.batches()).unwrap();
     let (service, calls) = start(&folder, Arc::new(DiskFiles), Pace::Unlimited);
     service.add_sale(SALE, folder.path(SALE), Arc::new(Watermark::new(13)));
-    wait_until("the sale is stopped", || matches!(service.state(SALE), Some(FollowState::Stopped(_))));
+    wait_until("the sale is stopped", || matches!(service.state(Service::Orders, SALE), Some(FollowState::Stopped(_))));
     service.shutdown();
     let calls = calls.lock().unwrap();
     assert_eq!(calls.len(), 1);
@@ -140,7 +142,7 @@ fn drift_is_reported_and_the_books_go_on() {
     let log = log_of(&folder, SALE, &chain);
     let (service, calls) = start(&folder, Arc::new(DiskFiles), Pace::Unlimited);
     service.add_sale(SALE, folder.path(SALE), log.watermark());
-    wait_until("all is drained", || service.drained(SALE) == chain.next);
+    wait_until("all is drained", || service.drained(Service::Orders, SALE) == chain.next);
     service.shutdown();
     let calls = calls.lock().unwrap();
     assert_eq!(calls.len(), 1);
@@ -156,11 +158,11 @@ fn a_failing_disk_is_tried_again_until_it_works() {
     let files = Arc::new(FailingFiles { failing: AtomicBool::new(true) });
     let (service, calls) = start(&folder, Arc::clone(&files) as Arc<dyn Files>, Pace::Unlimited);
     service.add_sale(SALE, folder.path(SALE), log.watermark());
-    wait_until("the error shows", || matches!(service.state(SALE), Some(FollowState::Retrying(_))));
-    assert_eq!(service.drained(SALE), 0);
+    wait_until("the error shows", || matches!(service.state(Service::Orders, SALE), Some(FollowState::Retrying(_))));
+    assert_eq!(service.drained(Service::Orders, SALE), 0);
     files.failing.store(false, Ordering::SeqCst);
-    wait_until("the books have caught up", || service.drained(SALE) == chain.next);
-    assert_eq!(service.state(SALE), Some(FollowState::Running));
+    wait_until("the books have caught up", || service.drained(Service::Orders, SALE) == chain.next);
+    assert_eq!(service.state(Service::Orders, SALE), Some(FollowState::Running));
     assert_eq!(*calls.lock().unwrap(), [], "a failing disk is no contradiction");
 }
 
@@ -172,7 +174,7 @@ fn a_paced_service_keeps_its_pace() {
     let (service, _) = start(&folder, Arc::new(DiskFiles), Pace::PerSecond(1_000));
     let begun = Instant::now();
     service.add_sale(SALE, folder.path(SALE), log.watermark());
-    wait_until("all is drained", || service.drained(SALE) == chain.next);
+    wait_until("all is drained", || service.drained(Service::Orders, SALE) == chain.next);
     // 503 records at 1,000 a second, less the first slice and the last, whose cost is waited off afterwards.
     assert!(begun.elapsed() >= Duration::from_millis(350), "drained in {:?}", begun.elapsed());
 }
@@ -188,16 +190,36 @@ fn steps_without_the_thread_take_whole_batches_and_end_with_the_log() {
     loop {
         // The reader may have been anywhere; the books' offset decides.
         reader.seek(0).unwrap();
-        let applied = step(&mut books, &mut reader, SALE, chain.next, 11).unwrap();
+        let applied = step(&mut books, Service::Orders, &mut reader, SALE, chain.next, 11).unwrap();
         if applied.records == 0 {
             break;
         }
         records.push(applied.records);
     }
     assert_eq!(records, [13, 20, 5]);
-    assert_eq!(books.offset(SALE).unwrap(), (chain.next, chain.head));
-    let ahead = step(&mut books, &mut reader, SALE, 13, 11).unwrap_err();
+    assert_eq!(books.offset(Service::Orders, SALE).unwrap(), (chain.next, chain.head));
+    let ahead = step(&mut books, Service::Orders, &mut reader, SALE, 13, 11).unwrap_err();
     assert!(matches!(ahead, StepError::Books(BooksError::AheadOfLog { books: 38, log: 13, .. })), "{ahead}");
+}
+
+#[test]
+fn a_service_that_stops_or_parks_holds_up_no_other() {
+    let folder = Folder::new("apart");
+    let chain = busy_chain(30);
+    let _log = log_of(&folder, SALE, &chain);
+    let mut books = Books::open(&folder.path("books.sqlite")).unwrap();
+    books.apply(Service::Payment, SALE, &chain.batches()).unwrap();
+    drop(books);
+    let (service, calls) = start(&folder, Arc::new(DiskFiles), Pace::Unlimited);
+    service.add_sale(SALE, folder.path(SALE), Arc::new(Watermark::new(13)));
+    for of in Service::ALL {
+        let done = || match service.state(of, SALE) {
+            Some(FollowState::Stopped(_)) => of == Service::Payment,
+            state => state == Some(FollowState::Running) && service.drained(of, SALE) == 13,
+        };
+        wait_until("the payment service has stopped and the others go on", done);
+    }
+    assert_eq!(*calls.lock().unwrap(), [], "the orders fit");
 }
 
 /// The machine's disk, which can be made to refuse every file.

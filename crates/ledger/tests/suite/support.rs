@@ -113,16 +113,20 @@ pub(crate) fn created(stocks: &[u32]) -> Record {
             serde_json::json!({"item": format!("item-{index}"), "title": "Item", "stock": stock, "price": 4900, "limit_per_customer": 2})
         })
         .collect();
-    let definition = serde_json::json!({
+    created_with(&serde_json::json!({
         "sale": SALE, "title": "Winter", "currency": "EUR", "opens_at": "2026-11-27T20:00:00Z",
         "closes_at": "2026-11-27T21:00:00Z", "limit_per_customer": 2, "items": items,
-    });
+    }))
+}
+
+/// The `created` of a definition.
+pub(crate) fn created_with(definition: &serde_json::Value) -> Record {
     Record::Created(Box::new(Created {
         ordinal: SaleOrdinal(1),
         slot_commitment: [2; 32],
         pseudonym_commitment: [3; 32],
         signing_key: [4; 32],
-        definition: serde_json::to_vec(&definition).unwrap(),
+        definition: serde_json::to_vec(definition).unwrap(),
     }))
 }
 

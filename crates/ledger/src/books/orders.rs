@@ -1,76 +1,14 @@
-//! The projection: what each record of a chain does to orders and inventory, inside one transaction.
+//! The order service: what each record of a chain does to orders and inventory.
 //!
-//! Counts are kept in memory while the transaction runs, so that the guard holds at every record and the inventory is written
-//! once. Check everything, then write: a record either takes its whole effect or is parked.
+//! Counts are kept in memory while the transaction runs, so that the guard holds at every record and the inventory is written once.
 
-use chain::Batch;
-use chain::batch::RecordBytes;
-use chain::codec::CodecError;
-use domain::ids::Hash;
 use domain::record::{Attempt, Counts, Created, Held, ReleaseReason};
-use domain::{
-    ChainTime, PurchaseId, PurchaseNumber, Received, Record, RecordKind, SaleDefinition, Stage, Unit, fault, limits,
-};
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, named_params, params};
+use domain::{ChainTime, PurchaseId, PurchaseNumber, Received, Record, RecordKind, Stage, Unit, fault, limits};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, named_params, params};
 
+use super::projection::{Contradiction, Place, Projection, Service, Stop, definition_of, exact, kind_name, once};
 use super::queries::bytes_of_units;
-use super::{Applied, BooksError, OrderStatus, SERVICE};
-
-/// What does not fit between a record and the books.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum Contradiction {
-    #[error("unreadable: {0}")]
-    Unreadable(CodecError),
-    #[error("a number is too large to be compared exactly")]
-    OutOfRange,
-    #[error("the sale has been created before")]
-    CreatedAgain,
-    #[error("the definition cannot be read: {0}")]
-    Definition(String),
-    #[error("the sale has no item {0}")]
-    ItemUnknown(u16),
-    #[error("item {item}: {wanted} wanted of {free} free")]
-    NotFree { item: u16, wanted: u32, free: u32 },
-    #[error("item {item}: {wanted} to end of {held} held")]
-    NotHeld { item: u16, wanted: u32, held: u32 },
-    #[error("purchase {0} has an order already")]
-    NumberTaken(u32),
-    #[error("purchase {0} has no order")]
-    NumberUnknown(u32),
-    #[error("purchase {0} has another id in its order")]
-    OtherPurchase(u32),
-    #[error("the order of purchase {number} is {}, not {}", found.name(), wanted.name())]
-    Status { number: u32, found: OrderStatus, wanted: OrderStatus },
-    #[error("purchase {number} has {quantity} units, the record {units}")]
-    Quantity { number: u32, quantity: u32, units: usize },
-    #[error("the chain counts {chain:?}, the books {books:?}")]
-    Counts { chain: Vec<Counts>, books: Vec<Counts> },
-}
-
-impl Contradiction {
-    /// Whether chain and books disagree, rather than one record being unreadable; a missing effect shows at the next digest.
-    fn is_drift(&self) -> bool {
-        !matches!(self, Self::Unreadable(_))
-    }
-}
-
-/// Either the record is to be parked or the whole transaction fails.
-enum Stop {
-    Park(Contradiction),
-    Fail(BooksError),
-}
-
-impl From<Contradiction> for Stop {
-    fn from(contradiction: Contradiction) -> Self {
-        Self::Park(contradiction)
-    }
-}
-
-impl From<rusqlite::Error> for Stop {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Fail(error.into())
-    }
-}
+use super::{BooksError, OrderStatus};
 
 /// An item's counts when the transaction began and now.
 struct Item {
@@ -85,21 +23,20 @@ struct Order {
 }
 
 /// One transaction over one sale.
-pub(super) struct Projection<'c> {
+pub(super) struct Orders<'c> {
     connection: &'c Connection,
     sale: &'c str,
-    next: u64,
-    head: Hash,
     currency: Option<String>,
     items: Vec<Item>,
-    applied: Applied,
     insert: CachedStatement<'c>,
     select: CachedStatement<'c>,
     end: CachedStatement<'c>,
 }
 
-impl<'c> Projection<'c> {
-    pub(super) fn begin(connection: &'c Connection, sale: &'c str, next: u64, head: Hash) -> Result<Self, BooksError> {
+impl<'c> Projection<'c> for Orders<'c> {
+    const SERVICE: Service = Service::Orders;
+
+    fn begin(connection: &'c Connection, sale: &'c str) -> Result<Self, BooksError> {
         let currency = connection
             .prepare_cached("SELECT currency FROM sales WHERE sale = :sale")?
             .query_row(named_params! {":sale": sale}, |row| row.get(0))
@@ -121,69 +58,13 @@ impl<'c> Projection<'c> {
             "UPDATE orders SET status = ?3, release_reason = ?4, ended_at = ?5, units = coalesce(?6, units) \
              WHERE sale = ?1 AND number = ?2",
         )?;
-        Ok(Self { connection, sale, next, head, currency, items, applied: Applied::default(), insert, select, end })
+        Ok(Self { connection, sale, currency, items, insert, select, end })
     }
 
-    /// Takes one batch, which must be the next one of this history.
-    pub(super) fn batch(&mut self, bytes: &[u8]) -> Result<(), BooksError> {
-        let unreadable = |at, source| BooksError::Batch { sale: self.sale.to_owned(), at, source };
-        let batch = Batch::parse(bytes).map_err(|source| unreadable(self.next, source))?;
-        if batch.header.first != self.next {
-            let (expected, found) = (self.next, batch.header.first);
-            return Err(BooksError::NotNext { sale: self.sale.to_owned(), expected, found });
-        }
-        if batch.previous != self.head {
-            return Err(BooksError::OtherHistory { sale: self.sale.to_owned(), at: self.next });
-        }
-        let time = batch.header.time;
-        for record in batch.records() {
-            let record = record.map_err(|source| unreadable(self.next, source))?;
-            match self.record(&record, time) {
-                Ok(()) => {}
-                Err(Stop::Park(contradiction)) => self.park(&record, time, &contradiction)?,
-                Err(Stop::Fail(error)) => return Err(error),
-            }
-        }
-        self.applied.records += u64::from(batch.header.count);
-        self.next = batch.header.next();
-        self.head = batch.head.head;
-        Ok(())
-    }
-
-    /// Writes inventory and offset; the caller commits.
-    pub(super) fn finish(self) -> Result<Applied, BooksError> {
-        let mut guarded = self.connection.prepare_cached(
-            "UPDATE inventory SET free = free + ?3, held = held + ?4, sold = sold + ?5, withdrawn = withdrawn + ?6 \
-             WHERE sale = ?1 AND item = ?2 AND free >= -?3 AND held >= -?4 AND sold >= -?5",
-        )?;
-        for (index, Item { before, now }) in self.items.iter().enumerate().filter(|(_, item)| item.now != item.before) {
-            let change = |before: u32, now: u32| i64::from(now) - i64::from(before);
-            let changed = guarded.execute(params![
-                self.sale,
-                index,
-                change(before.free, now.free),
-                change(before.held, now.held),
-                change(before.sold, now.sold),
-                change(before.withdrawn, now.withdrawn),
-            ])?;
-            if changed != 1 {
-                return Err(BooksError::Guard { sale: self.sale.to_owned(), item: index as u16 });
-            }
-        }
-        self.connection
-            .prepare_cached(
-                "INSERT INTO offsets (service, sale, next, head) VALUES (:service, :sale, :next, :head) \
-                 ON CONFLICT (service, sale) DO UPDATE SET next = excluded.next, head = excluded.head",
-            )?
-            .execute(named_params! {":service": SERVICE, ":sale": self.sale, ":next": self.next, ":head": self.head})?;
-        Ok(self.applied)
-    }
-
-    fn record(&mut self, record: &RecordBytes<'_>, time: ChainTime) -> Result<(), Stop> {
-        let value = chain::codec::decode(record.kind, record.public).map_err(Contradiction::Unreadable)?;
-        match value {
+    fn record(&mut self, record: Record, Place { record: number_of_record, time }: Place) -> Result<(), Stop> {
+        match record {
             Record::Created(created) => self.created(&created),
-            Record::Held(held) => self.held(&held, record.number, time),
+            Record::Held(held) => self.held(&held, number_of_record, time),
             Record::Released { number, purchase, reason } => self.released(number, purchase, reason, time),
             Record::Confirmed { number, purchase } => self.confirmed(number, purchase, time),
             Record::Retaken { number, purchase, units } => self.retaken(number, purchase, &units, time),
@@ -217,12 +98,36 @@ impl<'c> Projection<'c> {
         }
     }
 
+    /// Writes the inventory.
+    fn finish(self) -> Result<(), BooksError> {
+        let mut guarded = self.connection.prepare_cached(
+            "UPDATE inventory SET free = free + ?3, held = held + ?4, sold = sold + ?5, withdrawn = withdrawn + ?6 \
+             WHERE sale = ?1 AND item = ?2 AND free >= -?3 AND held >= -?4 AND sold >= -?5",
+        )?;
+        for (index, Item { before, now }) in self.items.iter().enumerate().filter(|(_, item)| item.now != item.before) {
+            let change = |before: u32, now: u32| i64::from(now) - i64::from(before);
+            let changed = guarded.execute(params![
+                self.sale,
+                index,
+                change(before.free, now.free),
+                change(before.held, now.held),
+                change(before.sold, now.sold),
+                change(before.withdrawn, now.withdrawn),
+            ])?;
+            if changed != 1 {
+                return Err(BooksError::Guard { sale: self.sale.to_owned(), item: index as u16 });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Orders<'_> {
     fn created(&mut self, created: &Created) -> Result<(), Stop> {
         if self.currency.is_some() {
             return Err(Contradiction::CreatedAgain.into());
         }
-        let definition: SaleDefinition = serde_json::from_slice(&created.definition)
-            .map_err(|error| Contradiction::Definition(error.to_string()))?;
+        let definition = definition_of(created)?;
         let currency = definition.currency.as_str();
         self.connection.execute("INSERT INTO sales (sale, currency) VALUES (?1, ?2)", params![self.sale, currency])?;
         let mut insert = self.connection.prepare_cached(
@@ -258,16 +163,10 @@ impl<'c> Projection<'c> {
             exact(held.pay_by.0)?,
             record,
         ]);
-        match inserted {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                return Err(Contradiction::NumberTaken(held.number.0).into());
-            }
-            other => other?,
-        };
+        once(inserted, held.number)?;
         let counts = self.counts(item)?;
         counts.free -= quantity;
         counts.held += quantity;
-        self.applied.orders += 1;
         fault::reach(Stage::Ordered);
         Ok(())
     }
@@ -357,7 +256,7 @@ impl<'c> Projection<'c> {
         let (digest, settled) = (kind_name(RecordKind::Digest), kind_name(RecordKind::Settled));
         self.connection
             .prepare_cached("SELECT 1 FROM parked WHERE service = ?1 AND sale = ?2 AND kind IN (?3, ?4) LIMIT 1")?
-            .exists(params![SERVICE, self.sale, digest, settled])
+            .exists(params![Service::Orders.name(), self.sale, digest, settled])
     }
 
     fn counts(&mut self, item: u16) -> Result<&mut Counts, Contradiction> {
@@ -403,60 +302,5 @@ impl<'c> Projection<'c> {
         let (reason, units) = (reason.map(ReleaseReason::name), units.map(bytes_of_units));
         self.end.execute(params![self.sale, number.0, status.name(), reason, exact(time.0)?, units])?;
         Ok(())
-    }
-
-    fn park(&mut self, record: &RecordBytes<'_>, time: ChainTime, why: &Contradiction) -> Result<(), BooksError> {
-        let kind = match RecordKind::from_number(record.kind) {
-            Some(kind) => kind_name(kind).to_owned(),
-            None => format!("kind {}", record.kind),
-        };
-        let reason = why.to_string();
-        tracing::error!(sale = self.sale, record = record.number, kind, reason, "parked a record");
-        self.connection
-            .prepare_cached(
-                "INSERT INTO parked (service, sale, record, kind, reason, evidence, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![SERVICE, self.sale, record.number, kind, reason, record.public, saturated(time.0)])?;
-        self.applied.parked += 1;
-        if why.is_drift() && self.applied.drift.is_none() {
-            self.applied.drift = Some(format!("record {} ({kind}): {reason}", record.number));
-        }
-        Ok(())
-    }
-}
-
-/// A number as the books compare it; the chain's are exact below 2^53.
-fn exact(number: u64) -> Result<i64, Contradiction> {
-    if number > limits::INTEGER_MAX { Err(Contradiction::OutOfRange) } else { Ok(saturated(number)) }
-}
-
-fn saturated(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn kind_name(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::Created => "created",
-        RecordKind::Epoch => "epoch",
-        RecordKind::Opened => "opened",
-        RecordKind::Held => "held",
-        RecordKind::Released => "released",
-        RecordKind::Confirmed => "confirmed",
-        RecordKind::PaymentBegun => "payment_begun",
-        RecordKind::PaymentNamed => "payment_named",
-        RecordKind::PaymentEnded => "payment_ended",
-        RecordKind::PaymentReceived => "payment_received",
-        RecordKind::RefundOrdered => "refund_ordered",
-        RecordKind::Refunded => "refunded",
-        RecordKind::PaymentParked => "payment_parked",
-        RecordKind::Retaken => "retaken",
-        RecordKind::StockChanged => "stock_changed",
-        RecordKind::Paused => "paused",
-        RecordKind::Resumed => "resumed",
-        RecordKind::ClockCredit => "clock_credit",
-        RecordKind::Digest => "digest",
-        RecordKind::Closed => "closed",
-        RecordKind::SecretRevealed => "secret_revealed",
-        RecordKind::Settled => "settled",
     }
 }
