@@ -52,9 +52,11 @@ class Shop(BaseHTTPRequestHandler):
             status, answer = (200 if order.get("status") == "confirmed" else 409), order
         except (ValueError, KeyError, IndexError) as error:
             status, answer = 400, {"error": str(error)}
+        body = json.dumps(answer).encode()
         self.send_response(status)
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass

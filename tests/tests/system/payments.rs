@@ -197,8 +197,8 @@ fn accounted_for(server: &Server) {
     }
     report(server, &paid, "payments/1/refunded").is(200, "confirmed");
     report(server, &paid, "payments/0/refunded").is(200, "confirmed");
-    anna.cancel(&with(&anna, "given back")).is(200, "released");
-    server.confirm(&with(&ben, "by hand")).is(200, "confirmed");
+    anna.cancel(&with(&anna, "given-back")).is(200, "released");
+    server.confirm(&with(&ben, "by-hand")).is(200, "confirmed");
     server.drained("drop");
     let page = server.operate(Request::get("/admin/v1/sales/drop/payments")).json();
     let told: Vec<_> =
