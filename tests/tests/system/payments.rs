@@ -234,7 +234,8 @@ fn a_forged_row_of_any_service_is_named_by_the_audit_and_deleted_books_come_back
         assert!(books.execute(&format!("UPDATE {table} SET {forged}"), []).unwrap() > 0);
         let found = audit();
         assert_eq!(found.code, Some(1), "{table} {forged}: {found:?}");
-        let line = &found.json()["promises"][promise];
+        let report: Value = serde_json::from_str(&found.out).unwrap();
+        let line = &report["promises"][promise];
         assert_eq!(line["status"], "broken", "{table} {forged}: {line}");
         let named = if table == "offsets" { "the books of payment" } else { table };
         assert!(line["evidence"].to_string().contains(named), "{table} {forged}: {line}");
