@@ -339,7 +339,7 @@ mod tests {
     const PLAIN: &str = "{\"sale\":\"drop\",\"title\":\"Drop\",\"currency\":\"EUR\",\"passes_open_at\":\"1970-01-01T00:00:00.000Z\",\
         \"opens_at\":\"2026-11-27T20:00:00.000Z\",\"closes_at\":\"2026-11-27T21:00:00.000Z\",\"spread_milliseconds\":0,\
         \"hold_seconds\":600,\"grace_seconds\":5,\"pass_seconds\":1800,\"grants_per_pass_max\":5,\"grants_per_customer_max\":10,\
-        \"limit_per_customer\":1,\"resale_delay_milliseconds\":1000,\"settle_after_seconds\":3600,\"items\":[{\"item\":\"boot\",\
+        \"unpaid_releases_max\":1000,\"hold_extension_seconds\":900,\"limit_per_customer\":1,\"resale_delay_milliseconds\":1000,\"settle_after_seconds\":3600,\"items\":[{\"item\":\"boot\",\
         \"title\":\"Boot\",\"stock\":2,\"price\":1500,\"limit_per_customer\":1}]}";
 
     fn plain() -> SaleDefinition {
