@@ -207,6 +207,9 @@ impl Cluster {
     /// Sends a signal to a node.
     pub fn signal_node(&self, name: &str, signal: Signal) {
         self.nodes[name].process.signal(signal).expect("a process can be told");
+        if signal == Signal::STOP {
+            until("a process that stands still", || self.nodes[name].process.is_frozen());
+        }
     }
 
     /// Starts a node that does not run.

@@ -18,6 +18,10 @@ use crate::verdict::{self, Holdings, Window};
 const UNMARKED: u64 = u64::MAX;
 /// No unit is free.
 const NOT_FREE: u64 = u64::MAX;
+/// What is decided is published here before anybody hears of it.
+const ALWAYS: u64 = u64::MAX;
+/// News may be this old, in milliseconds, where a sale wants them fresher than they can come.
+const NEWS_MILLISECONDS_MIN: u64 = 1_000;
 
 struct Mark {
     /// Position that the mark rests on, or `UNMARKED`.
@@ -38,6 +42,8 @@ pub struct SaleView {
     paused: AtomicBool,
     /// Nothing can be decided for now, for a reason outside of the sale.
     suspended: AtomicBool,
+    /// Up to which time everything decided is known here; `ALWAYS` where that is so by itself.
+    informed_at: AtomicU64,
     storage_full: AtomicBool,
     opened_at: AtomicU64,
     /// Chain time as last published.
@@ -76,6 +82,7 @@ impl SaleView {
             phase: AtomicU8::new(0),
             paused: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            informed_at: AtomicU64::new(ALWAYS),
             storage_full: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
             time: AtomicU64::new(0),
@@ -141,7 +148,11 @@ impl SaleView {
         // may be free while `sold_out` is told (INV-10).
         let believed_until =
             mark.free_since.load(Ordering::Relaxed).saturating_add(self.definition.resale_delay_milliseconds);
-        if position == UNMARKED || now.0 >= believed_until || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
+        // Nor is it believed while units may have come back that nobody has told of.
+        let news_last = self.definition.resale_delay_milliseconds.max(NEWS_MILLISECONDS_MIN);
+        let informed_until = self.informed_at.load(Ordering::Relaxed).saturating_add(news_last);
+        let is_old = now.0 >= believed_until.min(informed_until);
+        if position == UNMARKED || is_old || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
             return None;
         }
         Some(EarlyRefusal { refusal: Refusal::SoldOut, position, retry_at: None })
@@ -184,6 +195,11 @@ impl SaleView {
     /// Tells strangers `paused` while nothing can be decided, or no longer. The chain knows nothing of it.
     pub fn suspend(&self, suspended: bool) {
         self.suspended.store(suspended, Ordering::Relaxed);
+    }
+
+    /// Tells up to which time (Unix milliseconds) everything that was decided elsewhere is known here.
+    pub fn inform(&self, at: u64) {
+        self.informed_at.store(at, Ordering::Relaxed);
     }
 
     /// Whether nothing can be decided at the moment.

@@ -58,6 +58,9 @@ pub(crate) struct Said {
     pub(crate) epoch: u64,
     /// Who says it.
     pub(crate) process: u64,
+    /// The chain has everything that was decided before (Unix milliseconds).
+    #[serde(default)]
+    pub(crate) as_of: u64,
 }
 
 /// One process's idea of where a sale stands.
@@ -78,6 +81,8 @@ struct Inner {
     appending: Option<Instant>,
     /// Why Redis refuses this process, while it does.
     refused: Option<String>,
+    /// When this process last brought everything that was decided to the chain (Unix milliseconds).
+    as_of: u64,
 }
 
 impl Ladder {
@@ -138,6 +143,15 @@ impl Ladder {
 
     pub(crate) fn set_refused(&self, reason: Option<String>) {
         self.lock().refused = reason;
+    }
+
+    /// This process has brought to the chain everything that was decided before `wall` (Unix milliseconds).
+    pub(crate) fn note_turn(&self, wall: u64) {
+        self.lock().as_of = wall;
+    }
+
+    pub(crate) fn as_of(&self) -> u64 {
+        self.lock().as_of
     }
 
     pub(crate) fn append_begins(&self) {

@@ -288,7 +288,7 @@ impl<'a> Relay<'a> {
 
     /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
     async fn turn(&mut self) -> Result<usize, RelayError> {
-        let start = Instant::now();
+        let (start, wall) = (Instant::now(), self.clock.wall_milliseconds());
         let (epoch, first, _, entries): (u64, u64, u64, Vec<Value>) =
             self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX, self.log.next())).await?;
         if epoch != self.log.epoch() {
@@ -312,6 +312,9 @@ impl<'a> Relay<'a> {
             self.chain(batch).await?;
         }
         let chained = start.elapsed();
+        if count < RECORDS_MAX {
+            self.ladder.note_turn(wall);
+        }
         self.tick().await?;
         self.reconcile().await?;
         if start.elapsed() > SLOW_TURN {

@@ -119,6 +119,7 @@ impl Cluster {
         let view = Arc::clone(follower.lock().replica.view());
         // Until somebody is heard who brings decisions to the chain.
         view.suspend(true);
+        view.inform(0);
         let ladder = Arc::new(Ladder::default());
         let running = Running {
             follower: Arc::new(follower),
@@ -194,7 +195,7 @@ impl Running {
             () = gate.run(decider) => {}
             () = relaying => {}
             () = listen(&follower, &ladder) => {}
-            () = speak(&follower, &ladder, options.process) => {}
+            () = speak(&follower, &ladder, clock.as_ref(), options.process) => {}
         }
         if options.roles.relay {
             relay.unlock().await;
@@ -216,8 +217,13 @@ async fn listen(follower: &Follower, ladder: &Ladder) {
             tokio::select! {
                 message = told.next() => match message {
                     Some(message) => {
-                        drop(serde_json::from_slice(&message.payload).map(|said| ladder.hear(said)));
-                        follower.lock().replica.view().suspend(ladder.rung() == Rung::Paused);
+                        let said = serde_json::from_slice::<Said>(&message.payload);
+                        let state = follower.lock();
+                        if let Ok(said) = said {
+                            ladder.hear(said);
+                            state.replica.view().inform(said.as_of);
+                        }
+                        state.replica.view().suspend(ladder.rung() == Rung::Paused);
                     }
                     None => break,
                 },
@@ -231,12 +237,14 @@ async fn listen(follower: &Follower, ladder: &Ladder) {
 }
 
 /// Says on which rung the sale stands, while that is this process's to say; and tells strangers `paused` while nothing can be decided.
-async fn speak(follower: &Follower, ladder: &Ladder, process: u64) {
+async fn speak(follower: &Follower, ladder: &Ladder, clock: &dyn Clock, process: u64) {
     let (store, name) = (&follower.store, &follower.name);
     loop {
         if let Some(rung) = ladder.to_say() {
             let epoch = follower.lock().replica.core().epoch();
-            let message = serde_json::to_vec(&Said { rung, epoch, process }).unwrap_or_default();
+            // Whoever decides on the chain itself is never behind.
+            let as_of = if rung == Rung::Takeover { clock.wall_milliseconds() } else { ladder.as_of() };
+            let message = serde_json::to_vec(&Said { rung, epoch, process, as_of }).unwrap_or_default();
             // Who does not hear it believes that nothing can be decided, and so it is.
             if store.client().connection_state() == async_nats::connection::State::Connected {
                 drop(store.client().publish(store.beside(RUNG, name), message.into()).await);

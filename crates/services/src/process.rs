@@ -84,6 +84,12 @@ impl Started {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// Whether it stands still, as SIGSTOP leaves it: no thread of it does anything any more.
+    pub fn is_frozen(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, behind)| behind.starts_with('T'))
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

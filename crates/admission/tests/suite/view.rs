@@ -52,6 +52,20 @@ fn a_mark_rests_on_the_record_that_took_the_last_unit() {
     assert!(gate(&counter, 9).unwrap().position <= counter.owner.view().durable_position());
 }
 
+/// In a cluster a gate hears of units that came back from whoever brings decisions to the chain.
+#[test]
+fn a_mark_is_not_believed_while_nobody_tells_what_was_decided() {
+    let mut counter = Counter::new(&definition(1));
+    counter.hold(wish(0, 1), 1);
+    let view = Arc::clone(counter.owner.view());
+    view.inform(counter.wall - 999);
+    assert_eq!(gate(&counter, 9).map(|early| early.refusal), Some(Refusal::SoldOut));
+    view.inform(counter.wall - 1_000);
+    assert_eq!(gate(&counter, 9), None, "whoever decides has to be asked");
+    view.inform(counter.wall);
+    assert!(gate(&counter, 9).is_some());
+}
+
 #[test]
 fn a_mark_stands_after_a_restart() {
     let mut counter = Counter::new(&definition(1));
