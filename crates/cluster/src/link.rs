@@ -161,7 +161,7 @@ impl Link {
     /// What an error means that came instead of a connection; with what the driver's words leave out where TLS may be the reason.
     pub(crate) fn explain(&self, error: &RedisError) -> LinkError {
         match classify(error) {
-            LinkError::Unreachable(said) if self.options.tls_authority.is_some() => {
+            LinkError::Unreachable(said) if self.is_secret() => {
                 LinkError::Unreachable(format!("{said}; by TLS, since redis.tls_authority is set"))
             }
             LinkError::Unreachable(said) if error.is_connection_dropped() => LinkError::Unreachable(format!(
@@ -203,6 +203,11 @@ impl Link {
         let (host, port): (String, u16) =
             Option::ok_or(found, RedisError::from((ErrorKind::Client, "the Sentinels know no master of that name")))?;
         Ok(format!("{host}:{port}"))
+    }
+
+    /// Whether every connection is TLS.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.options.tls_authority.is_some()
     }
 
     pub(crate) async fn open(&self, address: &str, as_user: bool) -> Result<MultiplexedConnection, RedisError> {

@@ -96,17 +96,25 @@ async fn watched(link: &Link, sentinel: &str, name: &str) -> Result<BTreeSet<Str
     Ok(servers)
 }
 
-/// Whoever serves slots of a Redis Cluster, and their replicas.
+/// Everybody in a Redis Cluster. `CLUSTER SLOTS` would leave out a replica that is dead or still being filled.
 async fn members(link: &Link, member: &str) -> Result<BTreeSet<String>, RedisError> {
     let mut member = link.open(member, true).await?;
-    let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut member).await?;
-    // Each is a first slot, a last slot, and then the servers.
-    let servers: BTreeSet<_> =
-        ranges.into_iter().flat_map(|range| range.into_iter().skip(2).filter_map(node_of)).collect();
+    let shards: Vec<BTreeMap<String, Value>> = redis::cmd("CLUSTER").arg("SHARDS").query_async(&mut member).await?;
+    let mut servers = BTreeSet::new();
+    for nodes in shards.into_iter().filter_map(|mut shard| shard.remove("nodes")) {
+        let nodes: Vec<BTreeMap<String, Value>> = redis::from_redis_value(nodes)?;
+        servers.extend(nodes.into_iter().filter_map(|node| member_of(node, link.is_secret())));
+    }
     if servers.is_empty() {
-        return Err(RedisError::from((ErrorKind::Client, "nobody serves slots")));
+        return Err(RedisError::from((ErrorKind::Client, "nobody is in the Redis Cluster")));
     }
     Ok(servers)
+}
+
+/// The address of a member as `CLUSTER SHARDS` tells it; it may have a port for each kind of connection.
+fn member_of(mut node: BTreeMap<String, Value>, is_secret: bool) -> Option<String> {
+    let port = node.remove(if is_secret { "tls-port" } else { "port" })?;
+    node_of(Value::Array(vec![node.remove("endpoint")?, port]))
 }
 
 async fn ask(link: &Link, address: &str, clock: &dyn Clock) -> Result<RedisTold, RedisError> {
