@@ -18,7 +18,7 @@ use crate::binary::{self, Ended};
 use crate::folder::Folder;
 use crate::promises::audit_is_clean;
 use crate::server::{Reach, ended};
-use crate::waiting::{eventually, until};
+use crate::waiting::{TIME_MAX, eventually, until, within};
 use crate::wire::Request;
 use crate::{AUDIENCE, ISSUER, SECRET};
 
@@ -322,9 +322,13 @@ impl Cluster {
     /// Waits until every node of this cluster knows the sale and somebody decides it.
     pub fn until_decided(&self, sale: &str) {
         for name in self.nodes.keys() {
-            until(&format!("a sale that is decided, as {name} sees it"), || {
-                self.sale_at(name, sale).is_some_and(|sale| sale["rung"] == "full" || sale["rung"] == "takeover")
-            });
+            let mut seen = None;
+            let is_decided = || {
+                seen = self.sale_at(name, sale);
+                seen.as_ref().is_some_and(|sale| sale["rung"] == "full" || sale["rung"] == "takeover")
+            };
+            let found = within(TIME_MAX, is_decided);
+            assert!(found, "{name} sees no sale {sale} that is decided, but {seen:?}; it said: {}", self.log(name));
         }
     }
 

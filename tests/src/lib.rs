@@ -21,7 +21,7 @@ pub use folder::Folder;
 pub use promises::{audit_is_clean, audit_is_complete, verify_sale};
 pub use sales::{item, open_sale, sale_of};
 pub use server::{Reach, Server};
-pub use waiting::{TIME_MAX, eventually, until};
+pub use waiting::{TIME_MAX, eventually, until, within};
 pub use wire::{Connection, Reply, Request};
 
 /// The shop that the servers of the tests belong to.

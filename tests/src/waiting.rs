@@ -11,12 +11,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// # Panics
 /// When there is nothing after [`TIME_MAX`]; `what` names it.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + TIME_MAX;
+    let mut found = None;
+    let is_found = within(TIME_MAX, || {
+        found = look();
+        found.is_some()
+    });
+    assert!(is_found, "still no sign of {what} after {} s", TIME_MAX.as_secs());
+    found.expect("it was found")
+}
+
+/// Looks until it is so, and says whether it was in time; for whoever can say more about it than its name.
+pub fn within(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
     loop {
-        if let Some(found) = look() {
-            return found;
+        if is_so() {
+            return true;
         }
-        assert!(Instant::now() < deadline, "still no sign of {what} after {} s", TIME_MAX.as_secs());
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(LOOK_EVERY);
     }
 }

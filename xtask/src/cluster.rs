@@ -34,12 +34,13 @@ pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
 }
 
 /// The tests that speak HTTP and look at no file, each with a cluster of one process that has every role, on servers that all of them share.
-const HTTP_SUITE: [&str; 8] = [
+const HTTP_SUITE: [&str; 9] = [
     "winners::",
     "refusals::",
     "operator::",
     "routes::",
     "express::",
+    "handover::",
     "payments::",
     "provider::an_order_is_paid",
     "pending::who_does_not_wait",

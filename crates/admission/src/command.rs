@@ -120,7 +120,7 @@ pub enum Command {
 }
 
 /// Something that only reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
     /// One purchase of a customer.
     Purchase {

@@ -178,7 +178,7 @@ impl Replica {
                 self.core.find(query).map_or(Verdict::Refused(Refusal::NotFound, None), Verdict::Unchanged)
             }
         };
-        self.answer(Wanted::of(&Request::Read(query.clone())), verdict, next)
+        self.answer(Wanted::of(&Request::Read(*query)), verdict, next)
     }
 
     fn receipt(&self, record: u64) -> Option<Receipt> {

@@ -116,7 +116,7 @@ fn request(number: u32, key: &CustomerSaleKey, expires_at: ChainTime) -> Request
     random.fill(&mut purchase);
     random.fill(&mut key_hash);
     let (customer, purchase) = (Pseudonym(customer), PurchaseId(purchase));
-    let body_hash = body_hash(0, 1, None);
+    let body_hash = body_hash(0, 1, None, None);
     let text = format!("5f0c2a4e-0000-4000-9000-{number:012}");
     let (commitment, sealed) = seal_private(key, purchase, &body_hash, text.as_bytes());
     let wish = Wish {

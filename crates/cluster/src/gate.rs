@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use admission::core::Verdict;
 use admission::postbox::{Reply, deliver};
 use admission::redis::{add_request, clock_argument};
-use admission::{Answer, Command, PurchaseRequest, Query, Request, Requests, Standing, Wanted};
+use admission::{Answer, Command, PurchaseRequest, Query, Replica, Request, Requests, Standing, Wanted};
 use domain::{ChainTime, Clock, Refusal, Stage, fault};
 
 use crate::decider::{Decider, Decision};
@@ -48,8 +48,21 @@ struct Due {
 /// What was asked, for whoever may wait no longer.
 enum Asked {
     Read(Query),
-    Purchase,
+    /// And how to look for it.
+    Purchase(Query),
     Change,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::Read(query) => Self::Read(*query),
+            Request::Decide(Command::Purchase(PurchaseRequest { wish, purchase, .. }), _) => {
+                Self::Purchase(Query::Purchase { customer: wish.customer, purchase: *purchase })
+            }
+            Request::Decide(..) => Self::Change,
+        }
+    }
 }
 
 pub(crate) struct Gate<'a> {
@@ -181,25 +194,20 @@ impl<'a> Gate<'a> {
         for (request, reply) in batch {
             match request {
                 Request::Read(query) => self.read_here(reply, &query),
-                Request::Decide(Command::Purchase(PurchaseRequest { wish, purchase, .. }), _) => {
-                    let query = Query::Purchase { customer: wish.customer, purchase };
-                    let known = self.follower.lock().replica.read(&query);
-                    match known {
-                        answer @ Answer::Granted(..) => deliver(&mut vec![(reply, answer)]),
-                        _ => self.refuse(reply, Refusal::Paused),
-                    }
+                request @ Request::Decide(..) => {
+                    let answer = match Asked::of(&request) {
+                        Asked::Purchase(query) => known_or(&self.follower.lock().replica, &query, Refusal::Paused),
+                        Asked::Read(_) | Asked::Change => refused(&self.follower.lock().replica, Refusal::Overloaded),
+                    };
+                    deliver(&mut vec![(reply, answer)]);
                 }
-                Request::Decide(..) => self.refuse(reply, Refusal::Overloaded),
             }
         }
     }
 
-    /// Answers a read from the chain alone. What is not there may yet have been decided: nobody is told that it does not exist.
+    /// Answers a read from the chain alone.
     fn read_here(&self, reply: Reply, query: &Query) {
-        let mut answer = self.follower.lock().replica.read(query);
-        if let (Query::Purchase { .. }, Answer::Refused { refusal, .. }) = (query, &mut answer) {
-            *refusal = Refusal::OutcomeUnknown;
-        }
+        let answer = read(&self.follower.lock().replica, query);
         deliver(&mut vec![(reply, answer)]);
     }
 
@@ -212,19 +220,14 @@ impl<'a> Gate<'a> {
                 self.refuse(reply, Refusal::Overloaded);
                 continue;
             }
-            let wanted = Wanted::of(&request);
-            let asked = match request {
-                Request::Read(query) => Asked::Read(query),
-                Request::Decide(Command::Purchase(_), _) => Asked::Purchase,
-                Request::Decide(..) => Asked::Change,
-            };
+            let (wanted, asked) = (Wanted::of(&request), Asked::of(&request));
             due.push_back(Due { reply, since: Instant::now(), wanted, asked, verdict, epoch, next });
         }
     }
 
     fn refuse(&self, reply: Reply, refusal: Refusal) {
-        let position = self.follower.lock().replica.view().durable_position();
-        deliver(&mut vec![(reply, Answer::Refused { refusal, position, retry_at: None })]);
+        let answer = refused(&self.follower.lock().replica, refusal);
+        deliver(&mut vec![(reply, answer)]);
     }
 
     /// Tells what the chain has, whenever it has gone on; where it does not go on, reads are answered without, and changes not known.
@@ -242,7 +245,7 @@ impl<'a> Gate<'a> {
         let waits_too_long = |due: &Due| match due.asked {
             Asked::Read(_) => due.since.elapsed() > READ_PATIENCE,
             Asked::Change => is_paused && due.since.elapsed() > PAUSED_PATIENCE,
-            Asked::Purchase => false,
+            Asked::Purchase(_) => false,
         };
         if due.front().is_none_or(|oldest| oldest.since.elapsed() <= READ_PATIENCE) || !due.iter().any(waits_too_long) {
             return;
@@ -253,7 +256,7 @@ impl<'a> Gate<'a> {
         for Due { reply, asked, .. } in Vec::from_iter::<VecDeque<Due>>(impatient) {
             match asked {
                 Asked::Read(query) => self.read_here(reply, &query),
-                Asked::Purchase | Asked::Change => self.refuse(reply, Refusal::OutcomeUnknown),
+                Asked::Purchase(_) | Asked::Change => self.refuse(reply, Refusal::OutcomeUnknown),
             }
         }
     }
@@ -272,10 +275,12 @@ impl<'a> Gate<'a> {
                 let Some(first) = due.pop_front() else { break };
                 let answer = match standing {
                     Standing::Chained => state.replica.answer(first.wanted, first.verdict, first.next),
-                    Standing::Interrupted | Standing::Waiting => {
-                        let position = state.replica.view().durable_position();
-                        Answer::Refused { refusal: Refusal::Interrupted, position, retry_at: None }
-                    }
+                    // Whoever decided it was replaced. What the chain has counts: that a winner read the purchase takes nothing from them.
+                    Standing::Interrupted | Standing::Waiting => match first.asked {
+                        Asked::Read(query) => read(&state.replica, &query),
+                        Asked::Purchase(query) => known_or(&state.replica, &query, Refusal::Interrupted),
+                        Asked::Change => refused(&state.replica, Refusal::Interrupted),
+                    },
                 };
                 answers.push((first.reply, answer));
             }
@@ -285,6 +290,26 @@ impl<'a> Gate<'a> {
             deliver(&mut answers);
         }
     }
+}
+
+/// What the chain says. What is not there may yet have been decided: nobody is told that their purchase does not exist.
+fn read(replica: &Replica, query: &Query) -> Answer {
+    match query {
+        Query::Purchase { .. } => known_or(replica, query, Refusal::OutcomeUnknown),
+        Query::Order { .. } | Query::Mine { .. } | Query::Sale | Query::Unsettled { .. } => replica.read(query),
+    }
+}
+
+/// A purchase if the chain has it, else this refusal.
+fn known_or(replica: &Replica, query: &Query, refusal: Refusal) -> Answer {
+    match replica.read(query) {
+        known @ Answer::Granted(..) => known,
+        Answer::Refused { .. } | Answer::Grants(_) | Answer::Sale(_) => refused(replica, refusal),
+    }
+}
+
+fn refused(replica: &Replica, refusal: Refusal) -> Answer {
+    Answer::Refused { refusal, position: replica.view().durable_position(), retry_at: None }
 }
 
 fn is_purchase(request: &Request) -> bool {

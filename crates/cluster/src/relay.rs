@@ -15,7 +15,7 @@ use chain::codec::bytes_about;
 use chain::{HeadSigner, PrivatePart};
 use domain::ids::Hash;
 use domain::record::PauseReason;
-use domain::{ChainTime, Clock, Record, Stage, fault, limits};
+use domain::{ChainTime, Clock, Record, SalePhase, Stage, fault, limits};
 use redis::Value;
 use stream::{AppendError, ReadError, StreamLog};
 
@@ -36,8 +36,11 @@ const ROOM_BYTES: usize = 64;
 /// How long a lock outlives its holder, and how often it is renewed.
 const LOCK: (u64, Duration) = (3_000, Duration::from_secs(1));
 const LOCK_PART: &str = "relay";
-/// Between two looks into an empty outbox.
+/// Between two looks into an empty outbox; while nothing can be bought.
 const IDLE: Duration = Duration::from_millis(2);
+const IDLE_SHUT: Duration = Duration::from_millis(50);
+/// A sale that opens so soon is looked after like an open one.
+const OPENS_SOON_MILLISECONDS: u64 = 1_000;
 /// Between two looks at what chain time alone brings.
 const TICK_EVERY: Duration = Duration::from_millis(100);
 const DIGEST_EVERY: Duration = Duration::from_secs(5);
@@ -170,7 +173,7 @@ impl<'a> Relay<'a> {
                     self.quiet.is_over();
                     self.ladder.lead(Some(Rung::Full));
                     if chained == 0 {
-                        tokio::time::sleep(IDLE).await;
+                        tokio::time::sleep(self.idle()).await;
                     }
                 }
                 Err(error) => {
@@ -181,6 +184,18 @@ impl<'a> Relay<'a> {
                     self.mend(error).await;
                 }
             }
+        }
+    }
+
+    /// Between two looks into an empty outbox. The many sales that nobody can buy in must not take the servers' time from the one that is open.
+    fn idle(&self) -> Duration {
+        let soon = ChainTime(self.clock.wall_milliseconds()).plus(OPENS_SOON_MILLISECONDS);
+        let state = self.follower.lock();
+        let view = state.replica.view();
+        match view.phase() {
+            SalePhase::Open => IDLE,
+            SalePhase::Planned if view.definition().opens_at <= soon => IDLE,
+            SalePhase::Planned | SalePhase::Closed | SalePhase::Settled => IDLE_SHUT,
         }
     }
 
@@ -289,6 +304,10 @@ impl<'a> Relay<'a> {
     /// One turn: what is in the outbox goes to the chain; now and then, what chain time brings. Gives how many records were chained.
     async fn turn(&mut self) -> Result<usize, RelayError> {
         let (start, wall) = (Instant::now(), self.clock.wall_milliseconds());
+        if self.log.next() < self.follower.lock().replica.core().next() {
+            // Another process was at work, and may have ended in the midst of it.
+            self.catch_up().await?;
+        }
         let (epoch, first, _, entries): (u64, u64, u64, Vec<Value>) =
             self.link.call(OUTBOX, &outbox_arguments(RECORDS_MAX, self.log.next())).await?;
         if epoch != self.log.epoch() {

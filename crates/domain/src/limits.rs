@@ -32,7 +32,9 @@ pub const RECORD_PUBLIC_BYTES_MAX: usize = 128 * 1024;
 pub const RECORD_PRIVATE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of an idempotency key; printable ASCII.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
-/// Bytes of a purchase request's body.
+/// Bytes of what a shop keeps with a purchase, as JSON without blanks.
+pub const ATTRIBUTES_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a purchase request's body; room for attributes that are written with blanks.
 pub const PURCHASE_BODY_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of any request's body on the public listener.
 pub const PUBLIC_BODY_BYTES_MAX: usize = 16 * 1024;
@@ -66,6 +68,8 @@ pub const PERMITS_PER_FREE_UNIT: u64 = 4;
 pub const CLOCK_JUMP_MILLISECONDS_MAX: u64 = 2_000;
 
 const _: () = assert!(RECORD_PUBLIC_BYTES_MAX + RECORD_PRIVATE_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX + ATTRIBUTES_BYTES_MAX + 64 < RECORD_PRIVATE_BYTES_MAX);
+const _: () = assert!(ATTRIBUTES_BYTES_MAX < PURCHASE_BODY_BYTES_MAX);
 const _: () = assert!(DEFINITION_BYTES_MAX < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(WITHDRAWN_PER_RECORD_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);

@@ -22,11 +22,13 @@ impl Engine {
         self.cluster.as_ref().map(|cluster| cluster.options().process)
     }
 
-    /// Takes part in the sales that other processes have created since, and reads the admin tokens anew; for a cluster, now and then. Blocks while a chain is read.
+    /// Takes part in the sales that other processes have created since, and learns which admin tokens are believed and
+    /// whether customers were erased; for a cluster, now and then. Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.read_tokens_anew()?;
+        self.vault.notice_erasures()?;
         let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
             if self.sale(&secrets.name).is_none() {

@@ -2,6 +2,7 @@
 //!
 //! This is the one wiring of the engine, alone or as part of a cluster. It decides nothing and speaks no HTTP; `web` serves it, `bench` measures it.
 
+mod buyer;
 mod cluster;
 mod data;
 mod engine;
@@ -9,6 +10,7 @@ mod sale;
 mod tokens;
 
 pub use ::cluster::{Order, Roles};
+pub use buyer::{Buyer, BuyerError};
 pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
 pub use sale::{ChainReadError, ChainedRecord, Sale};

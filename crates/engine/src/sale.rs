@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use admission::{OwnerHandle, SaleView};
 use chain::batch::{Batch, BatchError};
 use chain::disk::ReadError;
-use chain::{DiskFiles, HeadSigner, LogReader, SignedHead};
+use chain::{DiskFiles, HeadSigner, LogReader, PrivatePart, SignedHead};
 use cluster::Ladder;
 use domain::ids::Hash;
-use domain::{Pseudonym, SaleDefinition, SaleId, SaleOrdinal};
+use domain::record::Held;
+use domain::{Pseudonym, Record, SaleDefinition, SaleId, SaleOrdinal};
 use gate::pseudonym::PseudonymKey;
 
 /// Places of the chain kept in memory for receipts that are asked for again; about 300 bytes each.
@@ -105,6 +106,20 @@ impl Sale {
                 recent.insert(position, found);
                 return Ok(Some(found));
             }
+        }
+        Ok(None)
+    }
+
+    /// A grant's record with its private part, as they lie in the chain; `None` beyond the durable end. Blocks.
+    pub(crate) fn sealed_part(&self, position: u64) -> Result<Option<(Held, PrivatePart)>, ChainReadError> {
+        let Some(bytes) = self.batch_containing(position)? else { return Ok(None) };
+        for record in Batch::parse(&bytes)?.records() {
+            let record = record?;
+            if record.number != position {
+                continue;
+            }
+            let (Record::Held(held), Some(commitment)) = (record.decode()?, record.commitment) else { return Ok(None) };
+            return Ok(Some((held, PrivatePart { commitment: *commitment, sealed: record.sealed.to_vec() })));
         }
         Ok(None)
     }

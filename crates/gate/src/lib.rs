@@ -16,5 +16,5 @@ pub use body::body_hash;
 pub use identity::{Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
 pub use ids::{IdKeys, shard_of};
 pub use pass::{OpenPass, Pass, PassError, PassKey, PassKeys, token_hash};
-pub use private::{CustomerSaleKey, PrivateError, open_private, seal_private};
+pub use private::{CustomerSaleKey, PrivateError, PrivateText, open_private, seal_private};
 pub use pseudonym::{IdentityKey, PseudonymKey};

@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use domain::ids::Hash;
 use domain::{PurchaseId, SaleId};
 
-use crate::keys::{derive, hash, mac};
+use crate::keys::{derive, first, hash, mac};
 
 const TAG_BYTES: usize = 16;
 
@@ -35,6 +35,11 @@ impl CustomerSaleKey {
         LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &self.0[..16]).expect("AES-128 takes any 16 bytes"))
     }
 
+    /// Stands for attributes in the hash of a body, which is public: without the customer's key nobody can try what they might have been.
+    pub fn attributes_hash(&self, attributes: &str) -> [u8; 16] {
+        first(&mac(&self.drawing(), &[b"doorbuster attributes v1", attributes.as_bytes()]))
+    }
+
     fn drawing(&self) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &self.0[16..])
     }
@@ -55,6 +60,35 @@ pub enum PrivateError {
     /// The text opens and is not what the record committed to.
     #[error("the private part is not what the record commits to")]
     Commitment,
+}
+
+/// What stands in the private part of a `held` record, as text: the idempotency key, and behind a zero byte the attributes, if there are any.
+/// The key is printable ASCII, so the first zero byte ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrivateText<'a> {
+    /// As the customer sent it.
+    pub key: &'a str,
+    /// A JSON object without blanks.
+    pub attributes: Option<&'a str>,
+}
+
+impl<'a> PrivateText<'a> {
+    /// The bytes to seal.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.key.as_bytes().to_vec();
+        if let Some(attributes) = self.attributes {
+            bytes.push(0);
+            bytes.extend(attributes.as_bytes());
+        }
+        bytes
+    }
+
+    /// What was sealed; `None` where it is not UTF-8.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (key, attributes) = text.split_once('\0').map_or((text, None), |(key, rest)| (key, Some(rest)));
+        Some(Self { key, attributes })
+    }
 }
 
 /// Encrypts a record's private part: the commitment `SHA-256(salt || plaintext)`, and nonce, ciphertext and tag.
@@ -120,7 +154,7 @@ fn nonce_and_salt(
 mod tests {
     use domain::{PurchaseId, SaleId};
 
-    use super::{CustomerSaleKey, PrivateError, open_private, seal_private};
+    use super::{CustomerSaleKey, PrivateError, PrivateText, open_private, seal_private};
 
     const PURCHASE: PurchaseId = PurchaseId([3; 12]);
     const BODY: [u8; 16] = [4; 16];
@@ -140,6 +174,24 @@ mod tests {
         assert_eq!(open(&key(1), PURCHASE, &BODY, &[0; 32]), Err(PrivateError::Commitment));
         let other_sale = CustomerSaleKey::derive(&[1; 32], SaleId([8; 16]));
         assert_eq!(open(&other_sale, PURCHASE, &BODY, &commitment), Err(PrivateError::Sealed));
+    }
+
+    #[test]
+    fn a_private_text_comes_back_with_and_without_attributes() {
+        for attributes in [None, Some("{}"), Some(r#"{"size":"42","engraving":"zero \\u0000"}"#)] {
+            let text = PrivateText { key: "key-1", attributes };
+            assert_eq!(PrivateText::parse(&text.to_bytes()), Some(text));
+        }
+        assert_eq!(PrivateText { key: "key-1", attributes: None }.to_bytes(), b"key-1");
+        assert_eq!(PrivateText::parse(&[0xff]), None);
+    }
+
+    #[test]
+    fn attributes_cannot_be_recognised_without_the_customers_key() {
+        let hash = key(1).attributes_hash(r#"{"size":"42"}"#);
+        assert_eq!(hash, key(1).attributes_hash(r#"{"size":"42"}"#));
+        assert_ne!(hash, key(1).attributes_hash(r#"{"size":"43"}"#));
+        assert_ne!(hash, key(2).attributes_hash(r#"{"size":"42"}"#));
     }
 
     #[test]

@@ -50,12 +50,15 @@ pub trait VaultStore: Send {
     /// refuses the whole batch: [`VaultError::PseudonymTaken`].
     fn ensure_customers(&mut self, batch: &[NewCustomer]) -> Result<Vec<Secret>, VaultError>;
 
-    /// Issuer and subject of the customer behind a pseudonym, if the map has it.
-    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError>;
+    /// The customer behind a pseudonym, if the map has it.
+    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<KnownCustomer>, VaultError>;
 
     /// Deletes a customer's key and every pseudonym of theirs, in one transaction; says whether there was such a customer. Without the
     /// key nobody can read the private parts of their records any more.
     fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError>;
+
+    /// How many customers have been erased so far. What another process remembers of customers holds while this does not change.
+    fn erasures(&mut self) -> Result<u64, VaultError>;
 
     /// The admin tokens as they stand.
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError>;
@@ -199,6 +202,17 @@ pub struct NewCustomer {
     pub issuer: String,
     /// The token's `sub`.
     pub subject: String,
+}
+
+/// A customer as the vault knows them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KnownCustomer {
+    /// The tokens' `iss`.
+    pub issuer: String,
+    /// The tokens' `sub`.
+    pub subject: String,
+    /// Their key.
+    pub key: Secret,
 }
 
 /// What a fresh vault gets a key for.

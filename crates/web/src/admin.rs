@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::accounts::BooksAnswer;
 use crate::app::App;
-use crate::customers::{cancelled, granted};
+use crate::customers::{cancelled, granted, order_at};
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::shop::describe;
@@ -293,8 +293,7 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     admit(&app, &headers, Right::EndOrders)?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let (sale, number) = order_at(&app, &id)?;
     let grant = cancelled(&app, &sale, number, None).await?;
     fault::reach(Stage::Released);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
@@ -309,8 +308,7 @@ pub(crate) async fn end_order(
     command: impl Fn(PurchaseNumber) -> Command,
 ) -> Result<Response, Problem> {
     admit(app, headers, Right::EndOrders)?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
+    let (sale, number) = order_at(app, id)?;
     let grant = granted(&sale, Request::Decide(command(number), None)).await?;
     fault::reach(stage);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())

@@ -130,6 +130,24 @@ pub(crate) async fn grants_of(sale: &Sale, customer: Pseudonym) -> Result<Vec<Gr
     }
 }
 
+/// The sale of an order and its number there, by its public id.
+pub(crate) fn order_at(app: &App, id: &str) -> Result<(Arc<Sale>, PurchaseNumber), Refusal> {
+    let (ordinal, number, _) = app.engine.ids.parse_order(id).ok_or(Refusal::NotFound)?;
+    Ok((app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?, number))
+}
+
+/// The same for a customer, and who they are in that sale. Whether the order is theirs is for its owner to say.
+pub(crate) fn own_order(
+    app: &App,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<(Arc<Sale>, PurchaseNumber, Pseudonym), Refusal> {
+    let identity = identify::identity(&app.engine, headers)?;
+    let (sale, number) = order_at(app, id)?;
+    let customer = identify::pseudonym(&sale, &identity);
+    Ok((sale, number, customer))
+}
+
 /// What an owner said about one grant; a receipt is read back from the chain.
 pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Grant, Problem> {
     match sale.owner.ask(request).await {
@@ -229,11 +247,8 @@ pub(crate) async fn order(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
-    let customer = Some(identify::pseudonym(&sale, &identity));
-    let grant = granted(&sale, Request::Read(Ask::Order { number, customer })).await?;
+    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let grant = granted(&sale, Request::Read(Ask::Order { number, customer: Some(customer) })).await?;
     with_receipt(&app, &sale, &grant).await
 }
 
@@ -265,11 +280,8 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
-    let customer = Some(identify::pseudonym(&sale, &identity));
-    let grant = cancelled(&app, &sale, number, customer).await?;
+    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let grant = cancelled(&app, &sale, number, Some(customer)).await?;
     fault::reach(Stage::Released);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
 }

@@ -17,8 +17,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::customers::granted;
-use crate::identify;
+use crate::customers::{granted, own_order};
 use crate::problem::{Problem, ProblemBody};
 
 /// A token for the shop's checkout.
@@ -38,11 +37,8 @@ pub(crate) async fn hold_token(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<HoldTokenAnswer>, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
-    let customer = Some(identify::pseudonym(&sale, &identity));
-    let grant = granted(&sale, Request::Read(Query::Order { number, customer })).await?;
+    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let grant = granted(&sale, Request::Read(Query::Order { number, customer: Some(customer) })).await?;
     match grant.status {
         GrantStatus::Held => Ok(Json(HoldTokenAnswer { hold_token: sign(&app.engine, &sale, &grant, &id) })),
         GrantStatus::Confirmed => Err(Refusal::OrderConfirmed.into()),
@@ -50,7 +46,8 @@ pub(crate) async fn hold_token(
     }
 }
 
-fn sign(engine: &Engine, sale: &Sale, grant: &Grant, order: &str) -> String {
+/// The token for a grant that is held.
+pub(crate) fn sign(engine: &Engine, sale: &Sale, grant: &Grant, order: &str) -> String {
     let definition = sale.definition();
     let header = json!({ "alg": "EdDSA", "typ": "hold+jwt", "kid": HEXLOWER.encode(&sale.id.0) });
     let mut payload = json!({

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::admin::{admit, end_order};
 use crate::app::App;
-use crate::customers::granted;
+use crate::customers::{granted, own_order};
 use crate::problem::{Problem, ProblemBody};
 use crate::{body, identify, wire};
 
@@ -34,13 +34,12 @@ pub(crate) async fn pay(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
-    let till = app.till.as_ref().ok_or_else(|| {
-        Problem::new(Refusal::NotFound, "this deployment has no payment provider: the shop takes the money itself")
-    })?;
-    let (ordinal, number, _) = app.engine.ids.parse_order(&id).ok_or(Refusal::NotFound)?;
-    let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
-    let customer = identify::pseudonym(&sale, &identity);
+    let Some(till) = &app.till else {
+        identify::identity(&app.engine, &headers)?;
+        let detail = "this deployment has no payment provider: the shop takes the money itself";
+        return Err(Problem::new(Refusal::NotFound, detail));
+    };
+    let (sale, number, customer) = own_order(&app, &id, &headers)?;
     let look = || Request::Read(Query::Order { number, customer: Some(customer) });
     granted(&sale, look()).await?;
     let PayBody { return_url } = body::json(body::content_type(&headers), &bytes)?;

@@ -10,11 +10,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use admission::postbox::Awaited;
-use admission::{Answer, Command, PurchaseRequest, Request, Wish};
+use admission::{Answer, Command, GrantStatus, PurchaseRequest, Request, Wish};
 use chain::PrivatePart;
 use domain::{ChainTime, Refusal, Stage, fault, limits};
 use engine::Sale;
-use gate::pass::OpenPass;
+use gate::{OpenPass, PrivateText};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::app::App;
@@ -23,7 +23,7 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::service::Front;
 use crate::wire::{self, PendingAnswer, PurchaseBody};
-use crate::{body, identify};
+use crate::{body, hold_token, identify};
 
 /// In a cluster: so long after a `pending` answer no gate asks for the decision any more.
 const UNDECIDED_SECONDS_MAX: u64 = 60;
@@ -42,7 +42,7 @@ const WAIT_SECONDS_MAX: u64 = 60;
         ("item" = String, Path),
         ("Doorbuster-Pass" = String, Header, description = "The pass"),
         ("Idempotency-Key" = String, Header, description = "1 to 128 printable ASCII characters; the same key gives the same purchase for the life of the sale"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async` (RFC 7240)"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async` (RFC 7240); `hold-token` for a token in the answer"),
     ),
     request_body = PurchaseBody,
     responses(
@@ -100,6 +100,7 @@ pub(crate) struct Begun {
     request: PurchaseRequest,
     awaited: Awaited,
     at_most: Duration,
+    wants_token: bool,
 }
 
 /// Received and gated: everything up to the owner's inbox. It takes what it needs from `head` and `body`, and waits for nothing.
@@ -133,15 +134,15 @@ pub(crate) fn begin(
     }
     let (request, private) = bind(app, &sale, wish, &asked, &open)?;
     let awaited = front.desk.ask(&sale.owner, Request::Decide(Command::Purchase(request), Some(private)));
-    let at_most = asked.wait.unwrap_or(Duration::from_secs(app.options.purchase_wait_seconds));
-    Ok(Begun { sale, request, awaited, at_most })
+    let at_most = asked.prefers.wait.unwrap_or(Duration::from_secs(app.options.purchase_wait_seconds));
+    Ok(Begun { sale, request, awaited, at_most, wants_token: asked.prefers.hold_token })
 }
 
 /// Decided, chained and answered: waits for the owner, and tells what became of it.
 pub(crate) async fn finish(front: &Front, begun: Begun) -> Result<Reply, Problem> {
-    let Begun { sale, request, awaited, at_most } = begun;
+    let Begun { sale, request, awaited, at_most, wants_token } = begun;
     match wait_while_decided(&sale, awaited, at_most).await {
-        Ok(answer) => answered(front, &sale, answer),
+        Ok(answer) => answered(front, &sale, answer, wants_token),
         Err(awaited) => pending(front, sale, &request, awaited),
     }
 }
@@ -156,7 +157,17 @@ struct Asked<'a> {
     key: &'a str,
     quantity: u32,
     coupon: Option<String>,
+    /// JSON without blanks, its names in order: the same attributes are the same text, however they were written.
+    attributes: Option<String>,
+    prefers: Preferences,
+}
+
+/// What `Prefer` asks for.
+#[derive(Default)]
+struct Preferences {
+    /// `None` for the server's own choice.
     wait: Option<Duration>,
+    hold_token: bool,
 }
 
 fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
@@ -172,23 +183,30 @@ fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
     let asked: PurchaseBody = body::json(head.content_type, body)?;
     let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
     let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
-    Ok(Asked { key, quantity, coupon: asked.coupon, wait: head.prefer.and_then(prefer) })
+    let attributes = asked.attributes.map(|attributes| serde_json::Value::Object(attributes).to_string());
+    if attributes.as_ref().is_some_and(|text| text.len() > limits::ATTRIBUTES_BYTES_MAX) {
+        let detail = format!("attributes: at most {} bytes as JSON without blanks", limits::ATTRIBUTES_BYTES_MAX);
+        return Err(Problem::new(Refusal::Malformed, detail));
+    }
+    let prefers = head.prefer.map(prefer).unwrap_or_default();
+    Ok(Asked { key, quantity, coupon: asked.coupon, attributes, prefers })
 }
 
-/// `None` for the server's own choice.
-fn prefer(value: &str) -> Option<Duration> {
-    let mut wait = None;
+fn prefer(value: &str) -> Preferences {
+    let mut prefers = Preferences::default();
     for preference in value.split(',').map(str::trim) {
         if preference.eq_ignore_ascii_case("respond-async") {
-            wait = wait.or(Some(Duration::ZERO));
+            prefers.wait = prefers.wait.or(Some(Duration::ZERO));
+        } else if preference.eq_ignore_ascii_case("hold-token") {
+            prefers.hold_token = true;
         } else if let Some(seconds) = preference.strip_prefix("wait=").and_then(|seconds| seconds.parse::<u64>().ok()) {
-            wait = Some(Duration::from_secs(seconds.min(WAIT_SECONDS_MAX)));
+            prefers.wait = Some(Duration::from_secs(seconds.min(WAIT_SECONDS_MAX)));
         }
     }
-    wait
+    prefers
 }
 
-/// Derives the purchase's id from the key and seals what is private: the key as the customer sent it.
+/// Derives the purchase's id from the key and seals what is private: the key as the customer sent it, and the attributes.
 fn bind(
     app: &App,
     sale: &Sale,
@@ -198,9 +216,12 @@ fn bind(
 ) -> Result<(PurchaseRequest, PrivatePart), Problem> {
     let engine = &app.engine;
     let (purchase, key_hash) = engine.ids.bind_key(sale.id, wish.customer, asked.key.as_bytes());
-    let body_hash = gate::body::body_hash(wish.item, wish.quantity, (wish.coupon != 0).then_some(wish.coupon));
     let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
-    let (commitment, sealed) = gate::private::seal_private(&key, purchase, &body_hash, asked.key.as_bytes());
+    let text = PrivateText { key: asked.key, attributes: asked.attributes.as_deref() };
+    let attributes = text.attributes.map(|attributes| key.attributes_hash(attributes));
+    let coupon = (wish.coupon != 0).then_some(wish.coupon);
+    let body_hash = gate::body_hash(wish.item, wish.quantity, coupon, attributes);
+    let (commitment, sealed) = gate::seal_private(&key, purchase, &body_hash, &text.to_bytes());
     Ok((PurchaseRequest { wish, purchase, key_hash, body_hash }, PrivatePart { commitment, sealed }))
 }
 
@@ -234,26 +255,37 @@ async fn wait(awaited: Awaited, at_most: Duration) -> Result<Answer, Awaited> {
     answer.ok_or(awaited)
 }
 
-fn answered(front: &Front, sale: &Sale, answer: Answer) -> Result<Reply, Problem> {
+fn answered(front: &Front, sale: &Sale, answer: Answer, wants_token: bool) -> Result<Reply, Problem> {
     let app = &front.app;
     app.metrics.reached(Stage::Decided);
     app.metrics.reached(Stage::Chained);
     reach(app, Stage::Answered);
     match answer {
-        Answer::Granted(grant, Some(receipt)) => {
+        Answer::Granted(grant, Some(receipt)) if !wants_token => {
             let mut made = front.made.borrow_mut();
             let body = made.answer(&app.engine, sale, &grant, &receipt);
             Ok(Reply { status: StatusCode::CREATED, content_type: "application/json", headers: Vec::new(), body })
         }
-        Answer::Granted(grant, None) => {
-            // A winner who asks again gets the receipt again, read from the chain.
-            let record = sale.chained_record(grant.record).map_err(|error| Problem::internal(&error))?;
-            let receipt = record.map(|at| wire::receipt(sale, grant.record, &at.record_hash, &at.head));
-            Ok(Reply::json(StatusCode::OK, &wire::purchase(&app.engine, sale, &grant, receipt)))
+        Answer::Granted(grant, receipt) => {
+            let (status, receipt) = match receipt {
+                Some(at) => (StatusCode::CREATED, Some(wire::receipt(sale, at.position, &at.record_hash, &at.head))),
+                None => (StatusCode::OK, read_receipt(sale, grant.record)?),
+            };
+            let mut body = wire::purchase(&app.engine, sale, &grant, receipt);
+            if wants_token && grant.status == GrantStatus::Held {
+                body.hold_token = Some(hold_token::sign(&app.engine, sale, &grant, &body.order));
+            }
+            Ok(Reply::json(status, &body))
         }
         Answer::Refused { refusal, position, retry_at } => Err(refused(refusal, position, retry_at)),
         Answer::Grants(_) | Answer::Sale(_) => Err(Refusal::Internal.into()),
     }
+}
+
+/// A winner who asks again gets the receipt again, read from the chain.
+fn read_receipt(sale: &Sale, position: u64) -> Result<Option<wire::ReceiptBody>, Problem> {
+    let record = sale.chained_record(position).map_err(|error| Problem::internal(&error))?;
+    Ok(record.map(|at| wire::receipt(sale, position, &at.record_hash, &at.head)))
 }
 
 fn refused(refusal: Refusal, position: u64, retry_at: Option<ChainTime>) -> Problem {

@@ -14,7 +14,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, hold_token, payments, purchase, shop, tokens, webhooks, wire,
+    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, tokens, webhooks,
+    wire,
 };
 
 #[derive(OpenApi)]
@@ -69,6 +70,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(accounts::payments))
         .routes(routes!(export::orders_csv))
         .routes(routes!(export::orders_json))
+        .routes(routes!(handover::order))
         .routes(routes!(admin::confirm))
         .routes(routes!(admin::cancel))
         .routes(routes!(payments::begin_payment))

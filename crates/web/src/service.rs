@@ -17,11 +17,11 @@ use tower::ServiceExt as _;
 use crate::app::App;
 use crate::connections::{Phase, Watch};
 use crate::express::Buffers;
+use crate::made::Made;
 use crate::outgoing::{IsPaged, Outgoing};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
-use crate::wire::Made;
 use crate::{body, purchase};
 
 /// What one serving thread works with.

@@ -134,7 +134,12 @@ pub(crate) async fn with_vault<T: Send + 'static>(
 ) -> Result<T, Problem> {
     let working = Arc::clone(app);
     let done = tokio::task::spawn_blocking(move || work(&working.engine)).await;
-    done.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+    done.map_err(|error| Problem::internal(&error))?.map_err(vault_problem)
+}
+
+/// What the asker hears of a failure of the vault.
+pub(crate) fn vault_problem(error: VaultError) -> Problem {
+    match error {
         VaultError::TokenUnknown => Refusal::NotFound.into(),
         VaultError::LastOwner => Refusal::LastOwner.into(),
         VaultError::Store(ledger::StoreError::Full) => Refusal::StorageFull.into(),
@@ -143,5 +148,5 @@ pub(crate) async fn with_vault<T: Send + 'static>(
             Refusal::OutcomeUnknown.into()
         }
         error => Problem::internal(&error),
-    })
+    }
 }

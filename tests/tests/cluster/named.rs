@@ -111,6 +111,30 @@ fn zombie_owner_answers_nobody() {
     cluster.judge("zombie", &[&notes]);
 }
 
+/// A relay is killed while it decides in Redis's place, and nobody buys afterwards: the next one notices all the same. Until then a process
+/// that is new, which knows no older epoch than the chain's, still reads from the chain what is there.
+#[test]
+fn a_takeover_that_nobody_ended_is_noticed() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("unended", 5));
+    let (gate, notes) = cluster.gate("gate-1");
+    let anna = gate.customer("anna", "unended");
+    let held = anna.buy("boot", "key").is(201, "held").text("order");
+    let owner = cluster.relay_of("unended");
+    gate.turn("unended", "takeover").is(200, "");
+    until("a takeover", || cluster.sale_at("gate-1", "unended").is_some_and(|sale| sale["rung"] == "takeover"));
+    cluster.kill_node(owner);
+    gate.turn("unended", "automatic").is(200, "");
+    let other = if owner == "relay-1" { "relay-2" } else { "relay-1" };
+    let is_rebuilt = |line: &str| line.contains("rebuilt from the chain") && line.contains("unended");
+    until("a rebuild by the other relay", || cluster.log(other).lines().any(is_rebuilt));
+    cluster.start_node(owner);
+    cluster.until_decided("unended");
+    anna.cancel(&held).is(200, "released");
+    gate.flush_notes();
+    cluster.judge("unended", &[&notes]);
+}
+
 /// Redis has something else than its chain says, whoever did that: it is noticed, and the chain counts.
 #[test]
 fn redis_that_contradicts_the_chain_is_rebuilt() {

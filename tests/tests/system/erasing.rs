@@ -11,7 +11,9 @@ fn an_erased_customer_leaves_the_vault_and_every_promise_stands() {
     let anna = server.customer("anna", "drop");
     let ben = server.customer("ben", "drop");
     server.customer("anna", "other").buy("boot", "a").is(201, "held");
-    let held = anna.buy("boot", "a").is(201, "held").text("order");
+    let sized = json!({ "attributes": { "size": 42 } });
+    let bought = anna.attempt("boot", "a", 1).changed(|request| request.json(&sized)).send();
+    let held = bought.is(201, "held").text("order");
     ben.buy("boot", "a").is(201, "held");
     let erase = |server: &Server, subject: &str| {
         let body = json!({ "issuer": ISSUER, "subject": subject });
@@ -33,8 +35,14 @@ fn an_erased_customer_leaves_the_vault_and_every_promise_stands() {
         (count("customers"), count("map"))
     };
     assert_eq!(map(&server), (2, 3));
+    let handed = |server: &Server| {
+        let order = server.operate(Request::get(&format!("/admin/v1/orders/{held}"))).is(200, "confirmed").json();
+        (order["customer"].clone(), order["attributes"].clone())
+    };
+    assert_eq!(handed(&server), (json!({ "issuer": ISSUER, "subject": "anna" }), json!({ "size": 42 })));
     assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], true);
     assert_eq!(map(&server), (1, 1));
+    assert_eq!(handed(&server), (json!(null), json!(null)));
     assert_eq!(erase(&server, "anna").is(200, "").json()["erased"], false);
     server.kill();
     server.start_again();
@@ -45,4 +53,6 @@ fn an_erased_customer_leaves_the_vault_and_every_promise_stands() {
     assert!(told.out.contains("erased before"), "{told:?}");
     server.customer("anna", "drop").buy("boot", "b").is(201, "held");
     assert_eq!(map(&server), (2, 2), "whoever comes back is new");
+    let (customer, attributes) = handed(&server);
+    assert_eq!((customer["subject"].as_str(), attributes), (Some("anna"), json!(null)), "what was sealed stays closed");
 }

@@ -71,6 +71,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("PUT", "/admin/v1/sales/{sale}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/{action}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", RUN_SALES),
+    ("GET", "/admin/v1/orders/{order}", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/confirm", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/cancel", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/payments", END_ORDERS),

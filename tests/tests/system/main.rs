@@ -8,6 +8,7 @@ mod events;
 mod express;
 mod field;
 mod folders;
+mod handover;
 mod identities;
 mod kills;
 mod load;

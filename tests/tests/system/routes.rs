@@ -21,6 +21,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/readyz", 200),
     // The order of the walk was given back, so the shop's way to give it back has to say so.
     ("POST", "/admin/v1/orders/{order}/cancel", 409),
+    ("GET", "/admin/v1/orders/{order}", 200),
     ("POST", "/admin/v1/orders/{order}/confirm", 200),
     ("POST", "/admin/v1/orders/{order}/payments", 409),
     ("POST", "/admin/v1/orders/{order}/payments/{attempt}/{fact}", 404),

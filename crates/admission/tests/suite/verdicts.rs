@@ -132,7 +132,7 @@ fn foreign_and_unknown_objects_look_the_same() {
         (Query::Order { number: FIRST, customer: Some(other) }, false),
         (Query::Order { number: PurchaseNumber(9), customer: None }, false),
     ] {
-        let answer = counter.ask(query.clone());
+        let answer = counter.ask(query);
         if expected {
             assert_eq!(granted(&answer).number, FIRST, "{query:?}");
         } else {

@@ -23,8 +23,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::session::{SCHEMA_VERSION, Session, alone, version_of};
 use super::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use super::{
-    DeploymentKeys, KEY_PURPOSES, KeyRow, NewCustomer, PassKey, SaleSecrets, Secret, VaultError, VaultStore,
-    random_sale_id, random_secret,
+    DeploymentKeys, KEY_PURPOSES, KeyRow, KnownCustomer, NewCustomer, PassKey, SaleSecrets, Secret, VaultError,
+    VaultStore, random_sale_id, random_secret,
 };
 use crate::store::StoreError;
 
@@ -150,13 +150,16 @@ impl VaultStore for PostgresVault {
         self.session.call(async |client| customers::ensure(client, batch).await)
     }
 
-    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError> {
+    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<KnownCustomer>, VaultError> {
         self.session.call(async |client| {
-            let query = "SELECT issuer, subject FROM vault.map JOIN vault.customers ON customers.id = map.customer \
+            let query = "SELECT issuer, subject, secret FROM vault.map JOIN vault.customers ON customers.id = map.customer \
                          WHERE ordinal = $1 AND pseudonym = $2";
             let key = [(&i64::from(sale.0) as _, Type::INT8), (&&pseudonym.0[..] as _, Type::BYTEA)];
             let row = client.query_typed_opt(query, &key).await?;
-            row.map(|row| Ok((column(&row, 0)?, column(&row, 1)?))).transpose()
+            let known = |row: Row| {
+                Ok(KnownCustomer { issuer: column(&row, 0)?, subject: column(&row, 1)?, key: bytes(&row, 2)? })
+            };
+            row.map(known).transpose()
         })
     }
 
@@ -165,6 +168,13 @@ impl VaultStore for PostgresVault {
         // Stays true if an earlier try was committed and its answer got lost.
         self.session.call(async |client| customers::erase(client, issuer, subject, &mut was_there).await)?;
         Ok(was_there)
+    }
+
+    fn erasures(&mut self) -> Result<u64, VaultError> {
+        self.session.call(async |client| {
+            let row = client.query_typed_one("SELECT count FROM vault.erasures", &[]).await?;
+            Ok(number(column(&row, 0)?)?)
+        })
     }
 
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {

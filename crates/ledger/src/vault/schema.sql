@@ -35,6 +35,12 @@ CREATE TABLE map (
     PRIMARY KEY (ordinal, pseudonym)
 ) WITHOUT ROWID;
 
+-- How many customers were erased, so that whoever remembers customers notices.
+CREATE TABLE erasures (
+    count INTEGER NOT NULL                   -- one row
+);
+INSERT INTO erasures (count) VALUES (0);
+
 CREATE TABLE admin_tokens (
     hash       BLOB NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,

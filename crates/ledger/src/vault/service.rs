@@ -100,6 +100,18 @@ impl VaultService {
         Ok(was_there)
     }
 
+    /// Forgets what this process remembers of customers, if another one has erased some since. Blocks.
+    pub fn notice_erasures(&self) -> Result<(), VaultError> {
+        // Kept until they are forgotten, as by whoever remembers keys.
+        let mut vault = lock(&self.vault);
+        let erasures = vault.erasures()?;
+        let mut recent = lock(&self.recent);
+        if recent.erasures != erasures {
+            *recent = Recent { erasures, ..Recent::default() };
+        }
+        Ok(())
+    }
+
     /// Runs `work` on the vault itself, between two batches. Blocks for their length; not for the hot path.
     pub fn with<T>(&self, work: impl FnOnce(&mut dyn VaultStore) -> T) -> T {
         work(lock(&self.vault).as_mut())
@@ -173,6 +185,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Recent {
     younger: HashMap<(SaleOrdinal, Pseudonym), Secret>,
     older: HashMap<(SaleOrdinal, Pseudonym), Secret>,
+    /// How many had been erased before the oldest of them was learnt.
+    erasures: u64,
 }
 
 impl Recent {

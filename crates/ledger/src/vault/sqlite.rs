@@ -12,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use super::tokens::{self, AdminToken, AdminTokens, NewAdminToken};
 use super::{
-    DeploymentKeys, KEY_PURPOSES, KeyRow, NewCustomer, PassKey, SaleSecrets, Secret, VaultError, VaultStore,
-    random_sale_id, random_secret, sync_folder_of,
+    DeploymentKeys, KEY_PURPOSES, KeyRow, KnownCustomer, NewCustomer, PassKey, SaleSecrets, Secret, VaultError,
+    VaultStore, random_sale_id, random_secret, sync_folder_of,
 };
 use crate::store::{self, Schema};
 
@@ -129,13 +129,14 @@ impl VaultStore for Vault {
         Ok(keys)
     }
 
-    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<(String, String)>, VaultError> {
+    fn customer_of(&mut self, sale: SaleOrdinal, pseudonym: Pseudonym) -> Result<Option<KnownCustomer>, VaultError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT issuer, subject FROM map JOIN customers ON customers.id = map.customer WHERE ordinal = ?1 AND pseudonym = ?2",
+            "SELECT issuer, subject, secret FROM map JOIN customers ON customers.id = map.customer WHERE ordinal = ?1 AND pseudonym = ?2",
         )?;
-        let found =
-            statement.query_row(params![sale.0, pseudonym.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        Ok(found)
+        let found = statement.query_row(params![sale.0, pseudonym.0], |row| {
+            Ok(KnownCustomer { issuer: row.get(0)?, subject: row.get(1)?, key: row.get(2)? })
+        });
+        Ok(found.optional()?)
     }
 
     fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError> {
@@ -145,11 +146,16 @@ impl VaultStore for Vault {
         if let Some(id) = found {
             transaction.execute("DELETE FROM map WHERE customer = ?1", [id])?;
             transaction.execute("DELETE FROM customers WHERE id = ?1", [id])?;
+            transaction.execute("UPDATE erasures SET count = count + 1", [])?;
         }
         transaction.commit()?;
         // The old pages go from the write-ahead log too. A reader may keep them a little longer; the deletion stands.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(found.is_some())
+    }
+
+    fn erasures(&mut self) -> Result<u64, VaultError> {
+        Ok(self.connection.query_row("SELECT count FROM erasures", [], |row| row.get(0))?)
     }
 
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {

@@ -93,6 +93,7 @@ pub(super) async fn erase(
         for delete in ["DELETE FROM vault.map WHERE customer = $1", "DELETE FROM vault.customers WHERE id = $1"] {
             transaction.execute_typed(delete, &[(&id, Type::INT8)]).await?;
         }
+        transaction.execute_typed("UPDATE vault.erasures SET count = count + 1", &[]).await?;
         *was_there = true;
         Ok(())
     })

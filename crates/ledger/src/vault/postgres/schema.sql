@@ -45,6 +45,12 @@ CREATE TABLE vault.map (
     PRIMARY KEY (ordinal, pseudonym)
 );
 
+-- How many customers were erased, so that whoever remembers customers notices.
+CREATE TABLE vault.erasures (
+    count BIGINT NOT NULL                    -- one row
+);
+INSERT INTO vault.erasures (count) VALUES (0);
+
 CREATE TABLE vault.admin_tokens (
     hash       BYTEA NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,
