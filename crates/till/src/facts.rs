@@ -1,5 +1,7 @@
 //! What a provider says, and what follows from it.
 
+use std::sync::Arc;
+
 use admission::{Command, Query, Request};
 use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
 use engine::Sale;
@@ -11,10 +13,16 @@ impl Till {
     /// Takes a fact that came by itself. One about nothing of ours is somebody else's.
     pub(crate) async fn take_fact(&self, fact: &Fact) -> Result<(), TillError> {
         let Some(key) = &fact.key else { return Ok(()) };
-        let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(()) };
+        let Some((sale, number)) = self.order_of(key)? else { return Ok(()) };
+        self.take_fact_of(&sale, number, key, fact).await
+    }
+
+    /// The sale and the number of an attempt's order; `None` where the id is not ours.
+    fn order_of(&self, key: &AttemptKey) -> Result<Option<(Arc<Sale>, PurchaseNumber)>, Refusal> {
+        let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(None) };
         // In a cluster another process may know a sale that this one does not yet; the provider tells again.
         let sale = self.engine.sale_by_ordinal(ordinal).ok_or(Refusal::OutcomeUnknown)?;
-        self.take_fact_of(&sale, number, key, fact).await
+        Ok(Some((sale, number)))
     }
 
     /// Weighs a fact about an attempt and has it decided. One about an attempt that has its verdict says nothing new.
@@ -59,8 +67,7 @@ impl Till {
     /// Notes that money went back, where we ordered it.
     pub(crate) async fn take_refund(&self, fact: &RefundFact) -> Result<(), TillError> {
         let Some(key) = fact.key.as_ref().map(|key| &key.attempt) else { return Ok(()) };
-        let Some((ordinal, number, _)) = self.engine.ids.parse_order(key.order()) else { return Ok(()) };
-        let sale = self.engine.sale_by_ordinal(ordinal).ok_or(Refusal::OutcomeUnknown)?;
+        let Some((sale, number)) = self.order_of(key)? else { return Ok(()) };
         let (order, attempt) = (key.order(), key.attempt());
         match fact.state {
             RefundState::Pending => {}

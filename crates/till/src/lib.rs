@@ -9,6 +9,7 @@ mod facts;
 mod tend;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use admission::{Answer, Command, Grant, Query, Request};
@@ -56,12 +57,18 @@ pub struct Till {
     provider: Provider,
     /// Where each attempt that is under way is looked at again.
     patience: Mutex<HashMap<(SaleOrdinal, PurchaseNumber, u8), Patience>>,
+    failures: AtomicU64,
 }
 
 impl Till {
     /// A till at this provider. [`Till::run`] has to run somewhere in the deployment.
     pub fn new(engine: Arc<Engine>, provider: Provider) -> Arc<Self> {
-        Arc::new(Self { engine, provider, patience: Mutex::default() })
+        Arc::new(Self { engine, provider, patience: Mutex::default(), failures: AtomicU64::new(0) })
+    }
+
+    /// Calls to the provider that did not do what was asked, since this process started.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// The provider.
@@ -96,7 +103,7 @@ impl Till {
         let grant = grant_of(sale, Request::Read(Query::Order { number, customer: None })).await?;
         let Some(attempt) = open_attempt(&grant) else { return Ok(()) };
         let reference = self.reference(sale, &grant, attempt).await?;
-        let fact = self.provider.cancel(&reference).await?;
+        let fact = self.told(self.provider.cancel(&reference).await)?;
         self.take_fact_of(sale, number, &self.key(sale, &grant, attempt), &fact).await
     }
 
@@ -112,10 +119,19 @@ impl Till {
 
     /// The attempt's payment at the provider: made, or the one that was made before under its name.
     async fn created(&self, sale: &Sale, grant: &Grant, attempt: u8, return_url: &str) -> Result<Created, TillError> {
-        let created = self.provider.create(&self.key(sale, grant, attempt), money(sale, grant), return_url).await?;
+        let created = self.provider.create(&self.key(sale, grant, attempt), money(sale, grant), return_url).await;
+        let created = self.told(created)?;
         let (number, reference) = (grant.number, created.reference.clone().into_bytes());
         grant_of(sale, Request::Decide(Command::NamePayment { number, attempt, reference }, None)).await?;
         Ok(created)
+    }
+
+    /// Counts what the provider did not do.
+    pub(crate) fn told<T>(&self, outcome: Result<T, ProviderError>) -> Result<T, ProviderError> {
+        if outcome.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// The provider's name of an attempt.

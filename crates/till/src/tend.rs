@@ -84,7 +84,7 @@ impl Till {
 
     async fn ask(&self, sale: &Sale, grant: &Grant, attempt: u8) -> Result<(), TillError> {
         let reference = self.reference(sale, grant, attempt).await?;
-        let fact = self.provider().fetch(&reference).await?;
+        let fact = self.told(self.provider().fetch(&reference).await)?;
         self.take_fact_of(sale, grant.number, &self.key(sale, grant, attempt), &fact).await
     }
 
@@ -92,7 +92,7 @@ impl Till {
     async fn refund(&self, sale: &Sale, grant: &Grant, attempt: u8) -> Result<(), TillError> {
         let reference = self.reference(sale, grant, attempt).await?;
         let name = self.key(sale, grant, attempt).refund(0);
-        let fact = self.provider().refund(&reference, money(sale, grant), &name).await?;
+        let fact = self.told(self.provider().refund(&reference, money(sale, grant), &name).await)?;
         if fact.state == RefundState::Succeeded {
             fault::reach(Stage::Refunded);
             let note = Command::NoteRefund { number: grant.number, attempt };

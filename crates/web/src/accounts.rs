@@ -9,7 +9,7 @@ use domain::{ChainTime, Money, PurchaseNumber, Refusal, Right};
 use engine::Sale;
 use http::HeaderMap;
 use ledger::Service;
-use ledger::books::PaymentRow;
+use ledger::books::{ParkedPaymentRow, PaymentRow};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -127,4 +127,77 @@ pub(crate) async fn payments(
         payments: rows.iter().map(|row| PaymentLine::of(&app, &sale, row)).collect(),
         next_cursor: rows.last().filter(|_| full).map(|row| cursor_of(row).to_string()),
     }))
+}
+
+/// A page of reports that nobody believed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ParkedPaymentsAnswer {
+    /// Reports in the order in which they came.
+    pub parked: Vec<ParkedPaymentLine>,
+    /// Pass it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A provider's report on an order that does not fit it. Nothing was sold or given back on the strength of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ParkedPaymentLine {
+    /// Id of the order.
+    pub order: String,
+    /// The order's running number in the sale.
+    pub number: u32,
+    /// `wrong_mode`, `wrong_order`, `wrong_currency`, `wrong_amount` or `already_refunded`.
+    pub reason: String,
+    /// Minor units, as the provider says.
+    pub amount: u64,
+    /// The currency that the provider says.
+    pub currency: String,
+    /// The provider's name of the payment.
+    pub reference: String,
+    /// When it was parked.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: ChainTime,
+    /// Number of its record in the chain.
+    pub position: u64,
+}
+
+impl ParkedPaymentLine {
+    fn of(app: &App, sale: &Sale, row: ParkedPaymentRow) -> Self {
+        Self {
+            order: app.engine.ids.public_order(sale.ordinal, row.number, gate::ids::shard_of(row.customer)),
+            number: row.number.0,
+            reason: row.reason,
+            amount: row.amount,
+            currency: row.currency,
+            reference: row.reference,
+            at: row.at,
+            position: row.record,
+        }
+    }
+}
+
+/// What a provider reported about orders of a sale and nobody believed, in the order in which it came. Somebody has to look.
+#[utoipa::path(
+    get, path = "/admin/v1/sales/{sale}/payments/parked", tag = "operator",
+    params(("sale" = String, Path), ("cursor" = Option<u64>, Query)),
+    responses((status = 200, body = ParkedPaymentsAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn payments_parked(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(query): Query<PageQuery<u64>>,
+    headers: HeaderMap,
+) -> Result<Json<ParkedPaymentsAnswer>, Problem> {
+    admit(&app, &headers, Right::Read)?;
+    needs_books(&app)?;
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let reading = Arc::clone(&app);
+    let rows = tokio::task::spawn_blocking(move || {
+        reading.engine.books_reader().and_then(|books| books.payments_parked(&name, query.cursor, ROWS_PER_PAGE))
+    });
+    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let full = rows.len() == ROWS_PER_PAGE as usize;
+    let next_cursor = rows.last().filter(|_| full).map(|row| row.record.to_string());
+    let parked = rows.into_iter().map(|row| ParkedPaymentLine::of(&app, &sale, row)).collect();
+    Ok(Json(ParkedPaymentsAnswer { parked, next_cursor }))
 }

@@ -353,5 +353,7 @@ pub(crate) async fn parked(
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     admit(&app, &headers, Right::Read)?;
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    Ok((kind, app.metrics.render(&app.engine)).into_response())
+    let looking = Arc::clone(&app);
+    let text = tokio::task::spawn_blocking(move || looking.metrics.render(&looking)).await;
+    Ok((kind, text.map_err(|error| Problem::internal(&error))?).into_response())
 }

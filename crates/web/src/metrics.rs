@@ -1,5 +1,7 @@
 //! Counters for the operator. Refusals are counted by code, purchases by stage.
 
+use std::sync::atomic::Ordering;
+
 use domain::{Promise, Refusal, SalePhase, Stage};
 use engine::Engine;
 use ledger::{FollowState, Service};
@@ -8,6 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::app::App;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
@@ -37,6 +41,17 @@ struct ServiceLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PaymentLabel {
+    sale: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabel {
+    webhook: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PromiseLabel {
     promise: &'static str,
 }
@@ -55,6 +70,11 @@ pub(crate) struct Metrics {
     paused: Family<SaleLabel, Gauge>,
     rung: Family<SaleLabel, Gauge>,
     broken: Family<PromiseLabel, Gauge>,
+    payments: Family<PaymentLabel, Gauge>,
+    provider_failures: Counter,
+    webhook_waiting: Family<WebhookLabel, Gauge>,
+    webhook_parked: Family<WebhookLabel, Gauge>,
+    webhook_paused: Family<WebhookLabel, Gauge>,
 }
 
 impl Metrics {
@@ -85,6 +105,11 @@ impl Metrics {
             paused: Family::default(),
             rung: Family::default(),
             broken: Family::default(),
+            payments: Family::default(),
+            provider_failures: Counter::default(),
+            webhook_waiting: Family::default(),
+            webhook_parked: Family::default(),
+            webhook_paused: Family::default(),
             registry: Registry::default(),
         };
         registry.register("connections", "Open connections", metrics.connections.clone());
@@ -102,6 +127,18 @@ impl Metrics {
         registry.register("sale_rung", rung, metrics.rung.clone());
         let broken = "1 when a projection contradicts a promise; the auditor tells more";
         registry.register("promise_broken", broken, metrics.broken.clone());
+        let payments = "Attempts to pay by status; parked are reports that nobody believed";
+        registry.register("payments", payments, metrics.payments.clone());
+        let failures = "Calls to the payment provider that did not do what was asked";
+        registry.register("provider_failures", failures, metrics.provider_failures.clone());
+        registry.register(
+            "webhook_waiting",
+            "Events that a webhook has not been told",
+            metrics.webhook_waiting.clone(),
+        );
+        let parked = "Events that a webhook could not be told";
+        registry.register("webhook_parked", parked, metrics.webhook_parked.clone());
+        registry.register("webhook_paused", "1 while a webhook is not called", metrics.webhook_paused.clone());
         Self { registry, ..metrics }
     }
 
@@ -115,8 +152,45 @@ impl Metrics {
         self.stages[stage as usize].inc();
     }
 
-    /// The exposition in the OpenMetrics text format.
-    pub(crate) fn render(&self, engine: &Engine) -> String {
+    /// The exposition in the OpenMetrics text format. Blocks: the books and the webhooks are asked.
+    pub(crate) fn render(&self, app: &App) -> String {
+        self.look_at_sales(&app.engine);
+        self.look_at_payments(app);
+        self.look_at_webhooks(app);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
+        text
+    }
+
+    /// Whoever asks for metrics gets the rest, where the books cannot be read.
+    fn look_at_payments(&self, app: &App) {
+        if let Some(till) = &app.till {
+            self.provider_failures.inner().store(till.failures(), Ordering::Relaxed);
+        }
+        if app.engine.roles().worker {
+            let counts = app.engine.books_reader().and_then(|books| books.payment_counts());
+            for (sale, status, count) in counts.unwrap_or_default() {
+                self.payments.get_or_create(&PaymentLabel { sale, status }).set(count.cast_signed());
+            }
+        }
+    }
+
+    fn look_at_webhooks(&self, app: &App) {
+        let Some(webhooks) = &app.webhooks else { return };
+        let Ok(states) = webhooks.list() else { return };
+        // One that was removed is no longer told of.
+        for family in [&self.webhook_waiting, &self.webhook_parked, &self.webhook_paused] {
+            family.clear();
+        }
+        for state in states {
+            let label = WebhookLabel { webhook: state.id };
+            self.webhook_waiting.get_or_create(&label).set(state.waiting.cast_signed());
+            self.webhook_parked.get_or_create(&label).set(state.parked.cast_signed());
+            self.webhook_paused.get_or_create(&label).set(i64::from(state.paused.is_some()));
+        }
+    }
+
+    fn look_at_sales(&self, engine: &Engine) {
         let mut stopped = Vec::new();
         for sale in engine.sales() {
             let label = SaleLabel { sale: sale.name().to_owned() };
@@ -152,9 +226,6 @@ impl Metrics {
             let is_broken = i64::from(stopped.contains(&promise));
             self.broken.get_or_create(&PromiseLabel { promise: promise.id() }).set(is_broken);
         }
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
-        text
     }
 }
 

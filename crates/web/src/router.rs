@@ -68,6 +68,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::change_stock))
         .routes(routes!(admin::orders))
         .routes(routes!(accounts::payments))
+        .routes(routes!(accounts::payments_parked))
         .routes(routes!(export::orders_csv))
         .routes(routes!(export::orders_json))
         .routes(routes!(handover::order))

@@ -64,6 +64,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/admin/v1/sales", READ),
     ("GET", "/admin/v1/sales/{sale}/orders", READ),
     ("GET", "/admin/v1/sales/{sale}/payments", READ),
+    ("GET", "/admin/v1/sales/{sale}/payments/parked", READ),
     ("GET", "/admin/v1/sales/{sale}/orders.csv", READ),
     ("GET", "/admin/v1/sales/{sale}/orders.json", READ),
     ("GET", "/admin/v1/parked", READ),

@@ -210,6 +210,7 @@ fn accounted_for(server: &Server) {
     assert_eq!(behind["payments"].as_array().unwrap().len(), 1, "{behind}");
     let metrics = String::from_utf8(server.operate(Request::get("/metrics")).body).unwrap();
     assert!(metrics.contains("doorbuster_books_service_lag{sale=\"drop\",service=\"points\"} 0"), "{metrics}");
+    assert!(metrics.contains("doorbuster_payments{sale=\"drop\",status=\""), "{metrics}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("PUT", "/admin/v1/sales/{sale}", 201),
     ("GET", "/admin/v1/sales/{sale}/orders", 200),
     ("GET", "/admin/v1/sales/{sale}/payments", 200),
+    ("GET", "/admin/v1/sales/{sale}/payments/parked", 200),
     ("GET", "/admin/v1/sales/{sale}/orders.csv", 200),
     ("GET", "/admin/v1/sales/{sale}/orders.json", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),

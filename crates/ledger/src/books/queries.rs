@@ -104,6 +104,29 @@ pub struct PaymentRow {
     pub record: u64,
 }
 
+/// A provider's report on an order that nobody believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedPaymentRow {
+    /// Number of its record.
+    pub record: u64,
+    /// The order's running number in its sale.
+    pub number: PurchaseNumber,
+    /// Whose order it is.
+    pub customer: Pseudonym,
+    /// Why it is not believed.
+    pub reason: String,
+    /// What the report tells apart from others like it.
+    pub evidence: u64,
+    /// Minor units, as reported.
+    pub amount: u64,
+    /// As reported.
+    pub currency: String,
+    /// The provider's name of the payment.
+    pub reference: String,
+    /// When.
+    pub at: ChainTime,
+}
+
 /// A record that the books could not believe or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedRow {
@@ -193,6 +216,46 @@ impl Books {
                 record: row.get(8)?,
             })
         })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Reports on payments of a sale that nobody believed, by ascending record, beginning behind `after` (from the first with `None`), at
+    /// most `limit`.
+    pub fn payments_parked(
+        &self,
+        sale: &str,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<ParkedPaymentRow>, BooksError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT record, number, customer, reason, evidence, amount, currency, reference, at \
+             FROM payments_parked JOIN payment_orders USING (sale, number) \
+             WHERE sale = :sale AND record > :after ORDER BY record LIMIT :limit",
+        )?;
+        let after = after.map_or(-1, u64::cast_signed);
+        let rows = statement.query_map(named_params! {":sale": sale, ":after": after, ":limit": limit}, |row| {
+            Ok(ParkedPaymentRow {
+                record: row.get(0)?,
+                number: PurchaseNumber(row.get(1)?),
+                customer: Pseudonym(row.get(2)?),
+                reason: row.get(3)?,
+                evidence: row.get(4)?,
+                amount: row.get(5)?,
+                currency: row.get(6)?,
+                reference: row.get(7)?,
+                at: ChainTime(row.get(8)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many attempts to pay stand how, by sale and status; `parked` are reports that nobody believed.
+    pub fn payment_counts(&self) -> Result<Vec<(String, String, u64)>, BooksError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sale, status, count(*) FROM payments GROUP BY sale, status \
+             UNION ALL SELECT sale, 'parked', count(*) FROM payments_parked GROUP BY sale",
+        )?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -165,6 +165,12 @@ fn every_service_keeps_what_a_chain_says_of_its_concern() {
         rows(&folder, "SELECT record, number, reason, evidence, amount, currency, reference, at FROM payments_parked"),
         [format!("12 2 wrong_amount 77 1 USD pay_1 {}", time(3))]
     );
+    let parked = books.payments_parked(SALE, None, 2).unwrap();
+    assert_eq!(parked.iter().map(|row| (row.record, row.number.0, row.amount)).collect::<Vec<_>>(), [(12, 2, 1)]);
+    assert!(books.payments_parked(SALE, Some(12), 2).unwrap().is_empty());
+    let counts = books.payment_counts().unwrap();
+    let counts: Vec<_> = counts.iter().map(|(_, status, count)| (status.as_str(), *count)).collect();
+    assert_eq!(counts, [("paid", 1), ("refunded", 2), ("parked", 1)]);
     assert_eq!(
         rows(&folder, "SELECT coupon, percent, uses_max, used, used_ever, given_back FROM coupons"),
         ["0 50 2 2 3 1"]
