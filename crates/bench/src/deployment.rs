@@ -173,20 +173,20 @@ fn enter(engine: &Engine, sale: &Sale, numbers: &[usize]) -> anyhow::Result<Vec<
         .iter()
         .map(|number| NewCustomer {
             sale: sale.ordinal,
-            pseudonym: sale.pseudonyms.pseudonym(ISSUER, &subject(*number)),
+            pseudonym: sale.pseudonym(ISSUER, &subject(*number)),
             issuer: ISSUER.to_owned(),
             subject: subject(*number),
         })
         .collect();
     let keys = engine.vault.with(|vault| vault.ensure_customers(&customers))?;
-    Ok(numbers.iter().zip(keys).map(|(number, key)| (*number, CustomerSaleKey::derive(&key, sale.id))).collect())
+    Ok(numbers.iter().zip(keys).map(|(number, key)| (*number, sale.customer_sale_key(&key))).collect())
 }
 
 fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, now: u64) -> String {
     let subject = subject(number);
     let expires_at_seconds = (now + DAY_MILLISECONDS) / 1_000;
     let token = sign_hs256(SECRET, ISSUER, AUDIENCE, &subject, expires_at_seconds);
-    let customer = sale.pseudonyms.pseudonym(ISSUER, &subject);
+    let customer = sale.pseudonym(ISSUER, &subject);
     let pass = Pass {
         sale: sale.ordinal,
         customer,

@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) identity: IdentitySettings,
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
+    pub(crate) retention: RetentionSettings,
     pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
@@ -34,6 +35,12 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataSettings {
     pub(crate) folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetentionSettings {
+    pub(crate) days: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

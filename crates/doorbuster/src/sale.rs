@@ -57,6 +57,8 @@ pub(crate) enum SaleCommand {
     Close(Turn),
     /// Settle a closed sale without open holds.
     Settle(Turn),
+    /// Make a settled sale's customers unknown for good: nobody can tell any more who bought. Orders, chain and proofs stay.
+    Anonymise(Turn),
     /// In a cluster: have one process decide in Redis's place, for as long as you say.
     Takeover(Turn),
     /// In a cluster: let Redis decide when it is well, and one process while it is not.
@@ -99,6 +101,7 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         SaleCommand::Resume(turn) => turned(turn, "resume"),
         SaleCommand::Close(turn) => turned(turn, "close"),
         SaleCommand::Settle(turn) => turned(turn, "settle"),
+        SaleCommand::Anonymise(turn) => turned(turn, "anonymise"),
         SaleCommand::Takeover(turn) => turned(turn, "takeover"),
         SaleCommand::Automatic(turn) => turned(turn, "automatic"),
     };
@@ -161,9 +164,10 @@ fn describe(sale: &Value) -> String {
     let test = if sale["test"] == true { "  TEST" } else { "" };
     let relay = sale["relay"].as_str().map_or_else(|| "nobody heard".to_owned(), |process| format!("relay {process}"));
     let rung = sale["rung"].as_str().map(|rung| format!("  rung {rung} ({relay})")).unwrap_or_default();
+    let unknown = if sale["anonymised_at"].is_string() { "  customers unknown" } else { "" };
     let books = sale["books_lag"].as_u64().map(|lag| format!("  books {lag} behind")).unwrap_or_default();
     let mut lines = format!(
-        "{}{test}  {}{paused}  opens {}  closes {}  record {}{books}{rung}",
+        "{}{test}  {}{paused}  opens {}  closes {}  record {}{books}{rung}{unknown}",
         text("sale"),
         text("phase"),
         text("opens_at"),

@@ -61,10 +61,12 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     endpoints.write(&settings.data.folder)?;
     announce(settings, &app, &endpoints);
     let tending = till.as_ref().filter(|_| keeps_books).map(Tending::start).transpose()?;
-    let looking = settings.is_cluster().then(|| LookForSales::start(&app)).transpose()?;
+    let looking = settings.is_cluster().then(|| look_for_sales(&app)).transpose()?;
+    let days = settings.retention.days;
+    let forgetting = (keeps_books && days > 0).then(|| keep_retention(&app, days)).transpose()?;
     stop.wait();
     tracing::info!("stopping: answers under way leave first");
-    drop((looking, tending));
+    drop((looking, forgetting, tending));
     if let Some(public) = public {
         public.stop();
     }
@@ -99,33 +101,45 @@ fn announce(settings: &Settings, app: &App, endpoints: &Endpoints) {
 
 /// Between two looks for sales that other processes of the cluster have created.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks for sales whose customers are to become unknown.
+const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The thread that looks for them, until this is dropped.
-struct LookForSales {
+fn look_for_sales(app: &Arc<App>) -> std::io::Result<Repeated> {
+    let app = Arc::clone(app);
+    let mut quiet = cluster::Quiet::default();
+    Repeated::start("sales", LOOK_EVERY, move || match app.engine().look_for_sales() {
+        Ok(()) => quiet.is_over(),
+        Err(error) if quiet.is_due(&error) => tracing::warn!(%error, "new sales cannot be looked for now"),
+        Err(_) => {}
+    })
+}
+
+fn keep_retention(app: &Arc<App>, days: u64) -> std::io::Result<Repeated> {
+    let app = Arc::clone(app);
+    Repeated::start("retention", RETENTION_EVERY, move || app.engine().anonymise_due(days))
+}
+
+/// A thread that does something now and then, until this is dropped.
+struct Repeated {
     stop: Option<std::sync::mpsc::SyncSender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl LookForSales {
-    fn start(app: &Arc<App>) -> std::io::Result<Self> {
+impl Repeated {
+    fn start(name: &str, every: Duration, mut work: impl FnMut() + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = std::sync::mpsc::sync_channel(1);
-        let app = Arc::clone(app);
-        let mut quiet = cluster::Quiet::default();
-        let look = move || {
-            while stopped.recv_timeout(LOOK_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                match app.engine().look_for_sales() {
-                    Ok(()) => quiet.is_over(),
-                    Err(error) if quiet.is_due(&error) => tracing::warn!(%error, "new sales cannot be looked for now"),
-                    Err(_) => {}
-                }
+        let repeat = move || {
+            work();
+            while stopped.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                work();
             }
         };
-        let thread = std::thread::Builder::new().name("sales".to_owned()).spawn(look)?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(repeat)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for LookForSales {
+impl Drop for Repeated {
     fn drop(&mut self) {
         self.stop = None;
         // A panic in there has ended the process.

@@ -1,7 +1,7 @@
 //! Who is behind an order, and what they sent along: read from the vault and from the order's record, for the shop that hands it over.
 
 use admission::Grant;
-use gate::private::{CustomerSaleKey, PrivateError, PrivateText, open_private};
+use gate::private::{PrivateError, PrivateText, open_private};
 use ledger::VaultError;
 
 use crate::engine::Engine;
@@ -39,7 +39,7 @@ impl Engine {
         let Some(known) = known else { return Ok(None) };
         let attributes = match sale.sealed_part(grant.record)? {
             Some((held, sealed)) => {
-                let key = CustomerSaleKey::derive(&known.key, sale.id);
+                let key = sale.customer_sale_key(&known.key);
                 match open_private(&key, held.purchase, &held.body_hash, &sealed.commitment, &sealed.sealed) {
                     Ok(bytes) => PrivateText::parse(&bytes).and_then(|text| text.attributes.map(str::to_owned)),
                     // Whoever was erased and came back has another key.

@@ -31,8 +31,9 @@ impl Engine {
         self.vault.notice_erasures()?;
         let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
-            if self.sale(&secrets.name).is_none() {
-                joined.extend(self.join(cluster, &secrets)?);
+            match self.sale(&secrets.name) {
+                Some(sale) => sale.forget(&secrets),
+                None => joined.extend(self.join(cluster, &secrets)?),
             }
         }
         cluster.wait_until_decided(joined.iter().map(|sale| sale.view()));

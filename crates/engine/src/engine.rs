@@ -14,7 +14,7 @@ use domain::{Clock, Promise, SaleDefinition, SaleId, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
 use gate::ids::IdKeys;
 use gate::pass::{PassKey, PassKeys};
-use gate::pseudonym::{IdentityKey, PseudonymKey};
+use gate::pseudonym::IdentityKey;
 use ledger::StoreError;
 use ledger::books::{Books, BooksError, Service};
 use ledger::service::{BooksService, OnDrift, Pace};
@@ -24,7 +24,7 @@ use ledger::vault::{
 };
 
 use crate::data::{DataError, DataFolder};
-use crate::sale::Sale;
+use crate::sale::{People, Sale};
 
 /// Hears that an owner stopped with an error. The process must end: the last batch is unknown until the next start.
 pub type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
@@ -311,7 +311,7 @@ impl Engine {
             signer,
             owner: Arc::new(owner),
             ladder,
-            pseudonyms: PseudonymKey::new(&secrets.pseudonym_key),
+            people: RwLock::new(People::of(secrets)),
             slot_secret: secrets.slot_secret,
             folder,
             reader: Mutex::default(),

@@ -6,6 +6,7 @@ mod buyer;
 mod cluster;
 mod data;
 mod engine;
+mod retention;
 mod sale;
 mod tokens;
 
@@ -13,4 +14,5 @@ pub use ::cluster::{Order, Roles};
 pub use buyer::{Buyer, BuyerError};
 pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
+pub use retention::AnonymiseError;
 pub use sale::{ChainReadError, ChainedRecord, Sale};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use admission::{OwnerHandle, SaleView};
 use chain::batch::{Batch, BatchError};
@@ -11,8 +11,9 @@ use chain::{DiskFiles, HeadSigner, LogReader, PrivatePart, SignedHead};
 use cluster::Ladder;
 use domain::ids::Hash;
 use domain::record::Held;
-use domain::{Pseudonym, Record, SaleDefinition, SaleId, SaleOrdinal};
-use gate::pseudonym::PseudonymKey;
+use domain::{ChainTime, Pseudonym, Record, SaleDefinition, SaleId, SaleOrdinal};
+use gate::{CustomerSaleKey, PseudonymKey};
+use ledger::vault::{SaleSecrets, Secret};
 
 /// Places of the chain kept in memory for receipts that are asked for again; about 300 bytes each.
 const RECENT_MAX: usize = 4_096;
@@ -31,13 +32,25 @@ pub struct Sale {
     pub owner: Arc<OwnerHandle>,
     /// On which rung it stands, in a cluster.
     pub ladder: Option<Arc<Ladder>>,
-    /// Makes its pseudonyms.
-    pub pseudonyms: PseudonymKey,
+    pub(crate) people: RwLock<People>,
     pub(crate) slot_secret: Hash,
     pub(crate) folder: PathBuf,
     pub(crate) reader: Mutex<Option<LogReader>>,
     /// Places read back lately, so that a winner who keeps asking costs no disk.
     pub(crate) recent: Mutex<HashMap<u64, ChainedRecord>>,
+}
+
+/// Who a sale's customers are.
+pub(crate) struct People {
+    key: PseudonymKey,
+    /// When they became unknown.
+    anonymised_at: Option<ChainTime>,
+}
+
+impl People {
+    pub(crate) fn of(secrets: &SaleSecrets) -> Self {
+        Self { key: PseudonymKey::new(&secrets.pseudonym_key), anonymised_at: secrets.anonymised_at.map(ChainTime) }
+    }
 }
 
 /// A place in the chain, read back from disk.
@@ -79,6 +92,32 @@ impl Sale {
     /// A reader of its chain, at record 0. What it may read ends at the watermark, or where the books are. Blocks.
     pub fn log_reader(&self) -> Result<LogReader, ReadError> {
         LogReader::open(Arc::new(DiskFiles), &self.folder)
+    }
+
+    /// The customer as this sale's chain shows them.
+    pub fn pseudonym(&self, issuer: &str, subject: &str) -> Pseudonym {
+        self.people().key.pseudonym(issuer, subject)
+    }
+
+    /// The customer's key for this sale, by their key in the vault.
+    pub fn customer_sale_key(&self, customer_key: &Secret) -> CustomerSaleKey {
+        self.people().key.customer_sale_key(customer_key, self.id)
+    }
+
+    /// When its customers became unknown, if they have.
+    pub fn anonymised_at(&self) -> Option<ChainTime> {
+        self.people().anonymised_at
+    }
+
+    fn people(&self) -> RwLockReadGuard<'_, People> {
+        self.people.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets its customers, where the vault has.
+    pub(crate) fn forget(&self, secrets: &SaleSecrets) {
+        if secrets.anonymised_at.is_some() && self.anonymised_at().is_none() {
+            *self.people.write().unwrap_or_else(PoisonError::into_inner) = People::of(secrets);
+        }
     }
 
     /// The customer's slot in milliseconds after the opening; the same whenever it is asked.

@@ -18,7 +18,7 @@ const TAG_BYTES: usize = 16;
 pub struct CustomerSaleKey([u8; 32]);
 
 impl CustomerSaleKey {
-    /// `HKDF(customer key, sale)`: the customer's key of the vault never leaves the vault's process.
+    /// `HKDF(key, sale)`. In a sale the key is made of the customer's and the sale's: see [`crate::PseudonymKey::customer_sale_key`].
     pub fn derive(customer_key: &[u8; 32], sale: SaleId) -> Self {
         Self(derive(customer_key, "customer sale key", &sale.0))
     }

@@ -4,6 +4,7 @@ use aws_lc_rs::hmac;
 use domain::{Pseudonym, SaleId};
 
 use crate::keys::{derive_mac_key, first, mac};
+use crate::private::CustomerSaleKey;
 
 /// One sale's pseudonym key, prepared. Destroying the 32 bytes behind it anonymises the sale.
 pub struct PseudonymKey {
@@ -19,6 +20,12 @@ impl PseudonymKey {
     /// The customer in this sale: the first 16 bytes of `HMAC-SHA-256(key, length of issuer (u32 LE) || issuer || subject)`.
     pub fn pseudonym(&self, issuer: &str, subject: &str) -> Pseudonym {
         Pseudonym(first(&mac(&self.key, &[&length(issuer), issuer.as_bytes(), subject.as_bytes()])))
+    }
+
+    /// The customer's key for this sale, by their key in the vault. It takes both to read what is private in the sale's records, so they stay
+    /// closed once either is destroyed. No issuer is as long as the label's first bytes say, so this is nobody's pseudonym.
+    pub fn customer_sale_key(&self, customer_key: &[u8; 32], sale: SaleId) -> CustomerSaleKey {
+        CustomerSaleKey::derive(&mac(&self.key, &[b"doorbuster customer v1", customer_key]), sale)
     }
 }
 

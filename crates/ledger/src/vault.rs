@@ -57,7 +57,11 @@ pub trait VaultStore: Send {
     /// key nobody can read the private parts of their records any more.
     fn erase_customer(&mut self, issuer: &str, subject: &str) -> Result<bool, VaultError>;
 
-    /// How many customers have been erased so far. What another process remembers of customers holds while this does not change.
+    /// Makes a sale's customers unknown for good: replaces its pseudonym key, deletes its pseudonyms, and the customers who are in no other
+    /// sale. Says whether it was done now, and not before. One that was not finished is done again by the next call.
+    fn anonymise_sale(&mut self, sale: SaleOrdinal) -> Result<bool, VaultError>;
+
+    /// How many customers have been erased so far, by themselves or with a sale. What another process remembers of customers holds while this does not change.
     fn erasures(&mut self) -> Result<u64, VaultError>;
 
     /// The admin tokens as they stand.
@@ -189,6 +193,8 @@ pub struct SaleSecrets {
     pub signing_seed: Secret,
     /// When it was registered, Unix milliseconds.
     pub created_at: u64,
+    /// When its customers became unknown, Unix milliseconds; from then on the pseudonym key is not the one that its chain commits to.
+    pub anonymised_at: Option<u64>,
 }
 
 /// A customer who takes a pass.

@@ -190,7 +190,7 @@ pub(crate) async fn change_stock(
 }
 
 /// Sends a request that is answered with the sale's state.
-async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnswer, Problem> {
+pub(crate) async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnswer, Problem> {
     let state = match sale.owner.ask(request).await {
         Some(Answer::Sale(state)) => state,
         Some(Answer::Refused { refusal, .. }) => return Err(refusal.into()),
@@ -202,6 +202,7 @@ async fn state(app: &App, sale: &Sale, request: Request) -> Result<AdminSaleAnsw
         sale: describe(app, sale),
         pause_reason: state.paused.map(PauseReason::name),
         storage_full: state.storage_full,
+        anonymised_at: sale.anonymised_at(),
         counts: items
             .iter()
             .zip(&state.counts)

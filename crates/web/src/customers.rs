@@ -10,7 +10,6 @@ use domain::{ChainTime, Pseudonym, PurchaseNumber, Refusal, SalePhase, Stage, fa
 use engine::Sale;
 use gate::identity::Identity;
 use gate::pass::{Pass, token_hash};
-use gate::private::CustomerSaleKey;
 use http::{HeaderMap, StatusCode};
 use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
 use serde::Deserialize;
@@ -81,7 +80,7 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
         identity_hash: app.engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject),
         token_expires_at_milliseconds: identity.expires_at_milliseconds,
     };
-    let key = CustomerSaleKey::derive(&customer_key, sale.id);
+    let key = sale.customer_sale_key(&customer_key);
     let opening = view.opened_at().unwrap_or(definition.opens_at);
     Ok(PassAnswer {
         pass: app.engine.passes.seal(&pass, &key),

@@ -1,22 +1,25 @@
-//! Erasing a customer: their key and their pseudonyms leave the vault. The chains stay as they are, and what was private in them stays closed.
+//! Erasing a customer, or all of a sale: keys and pseudonyms leave the vault. The chains stay as they are, and what was private in them stays
+//! closed.
 
 use std::sync::Arc;
 
-use admission::GrantStatus;
+use admission::{GrantStatus, Query, Request};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use bytes::Bytes;
 use domain::{Refusal, Right};
+use engine::AnonymiseError;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::admin::admit;
+use crate::admin::{admit, state};
 use crate::app::App;
 use crate::body;
 use crate::customers::grants_of;
 use crate::problem::{Problem, ProblemBody};
-use crate::tokens::with_vault;
+use crate::tokens::{vault_problem, with_vault};
+use crate::wire::AdminSaleAnswer;
 
 /// A customer as the shop's tokens name them.
 #[derive(Deserialize, ToSchema)]
@@ -49,7 +52,7 @@ pub(crate) async fn erase(
     let EraseBody { issuer, subject } = body::json(body::content_type(&headers), &bytes)?;
     let mut pseudonyms = Vec::new();
     for sale in app.engine.sales() {
-        let pseudonym = sale.pseudonyms.pseudonym(&issuer, &subject);
+        let pseudonym = sale.pseudonym(&issuer, &subject);
         let grants = grants_of(&sale, pseudonym).await?;
         if grants.iter().any(|grant| grant.status == GrantStatus::Held) {
             return Err(Problem::new(Refusal::HoldOpen, format!("in the sale {}", sale.name())));
@@ -60,4 +63,27 @@ pub(crate) async fn erase(
     // Not whom: the log would remember.
     tracing::info!(erased, "a customer was to be erased");
     Ok(Json(EraseAnswer { erased }))
+}
+
+/// Make a settled sale's customers unknown for good. Orders, chain and proofs stay; doing it twice is doing it once.
+#[utoipa::path(
+    post, path = "/admin/v1/sales/{sale}/anonymise", tag = "owner", params(("sale" = String, Path)),
+    responses((status = 200, body = AdminSaleAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
+)]
+pub(crate) async fn anonymise(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<AdminSaleAnswer>, Problem> {
+    admit(&app, &headers, Right::Manage)?;
+    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let (forgetting, of) = (Arc::clone(&app), Arc::clone(&sale));
+    let done = tokio::task::spawn_blocking(move || forgetting.engine.anonymise(&of)).await;
+    done.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+        AnonymiseError::NotSettled => {
+            Problem::new(Refusal::SalePhaseWrong, "the sale is not settled: somebody may still pay, or get money back")
+        }
+        AnonymiseError::Vault(error) => vault_problem(error),
+    })?;
+    Ok(Json(state(&app, &sale, Request::Read(Query::Sale)).await?))
 }

@@ -33,7 +33,7 @@ pub(crate) fn identity(engine: &Engine, headers: &HeaderMap) -> Result<Identity,
 
 /// The customer's pseudonym in a sale.
 pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
-    sale.pseudonyms.pseudonym(&identity.issuer, &identity.subject)
+    sale.pseudonym(&identity.issuer, &identity.subject)
 }
 
 /// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.

@@ -86,6 +86,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(erase::erase))
+        .routes(routes!(erase::anonymise))
 }
 
 /// The OpenAPI document of both listeners.

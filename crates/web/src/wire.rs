@@ -339,6 +339,9 @@ pub struct AdminSaleAnswer {
     pub pause_reason: Option<&'static str>,
     /// Whether the disk takes no purchases.
     pub storage_full: bool,
+    /// When its customers became unknown for good. Null while they are known.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub anonymised_at: Option<ChainTime>,
     /// Counts per item.
     pub counts: Vec<CountsAnswer>,
     /// On which rung of the ladder a cluster serves it: `full`, `takeover` or `paused`. Null for a process that is alone.

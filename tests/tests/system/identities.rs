@@ -87,6 +87,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("POST", "/admin/v1/tokens", MANAGE),
     ("DELETE", "/admin/v1/tokens/{id}", MANAGE),
     ("POST", "/admin/v1/customers/erase", MANAGE),
+    ("POST", "/admin/v1/sales/{sale}/anonymise", MANAGE),
 ];
 
 /// A server with one sale, and everybody's tokens.
@@ -176,6 +177,11 @@ impl World {
             ("POST", "/admin/v1/customers/erase") => request.json(&json!({ "issuer": ISSUER, "subject": name })),
             ("POST", "/admin/v1/webhooks") => request.json(&json!({ "url": "https://shop.invalid/hook" })),
             ("POST", "/admin/v1/tokens") => request.json(&json!({ "label": name, "role": "viewer" })),
+            (_, path) if path.ends_with("/anonymise") => {
+                self.server.create(&open_sale(&name, 1));
+                ["close", "settle"].map(|action| self.server.turn(&name, action).is(200, ""));
+                Request::new(method, &path.replace("{sale}", &name))
+            }
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,
         }

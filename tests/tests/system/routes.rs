@@ -50,6 +50,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/tokens", 201),
     ("DELETE", "/admin/v1/tokens/{id}", 200),
     ("POST", "/admin/v1/customers/erase", 200),
+    ("POST", "/admin/v1/sales/{sale}/anonymise", 409),
 ];
 
 fn is_the_operators(path: &str) -> bool {

@@ -29,7 +29,8 @@ use super::{
 use crate::store::StoreError;
 
 const TABLES: &str = include_str!("postgres/schema.sql");
-const SALE_COLUMNS: &str = "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at";
+const SALE_COLUMNS: &str =
+    "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at, anonymised_at";
 
 /// Where the database is and who asks. Without an authority the connection is not encrypted: it belongs on one machine or a network that is
 /// trusted.
@@ -135,6 +136,7 @@ impl VaultStore for PostgresVault {
             pseudonym_key: random_secret()?,
             signing_seed: random_secret()?,
             created_at: self.clock.wall_milliseconds(),
+            anonymised_at: None,
         };
         self.session.call(async |client| alone(client, async |transaction| register(transaction, &fresh).await).await)
     }
@@ -168,6 +170,11 @@ impl VaultStore for PostgresVault {
         // Stays true if an earlier try was committed and its answer got lost.
         self.session.call(async |client| customers::erase(client, issuer, subject, &mut was_there).await)?;
         Ok(was_there)
+    }
+
+    fn anonymise_sale(&mut self, sale: SaleOrdinal) -> Result<bool, VaultError> {
+        let (key, now) = (random_secret()?, self.now());
+        self.session.call(async |client| customers::anonymise(client, sale, &key, now).await)
     }
 
     fn erasures(&mut self) -> Result<u64, VaultError> {
@@ -280,7 +287,7 @@ async fn register(transaction: &Transaction<'_>, fresh: &SaleSecrets) -> Result<
         return Ok(known);
     }
     let insert = format!(
-        "INSERT INTO vault.sales ({SALE_COLUMNS}) SELECT coalesce(max(ordinal), 0) + 1, $1, $2, $3, $4, $5, $6 FROM vault.sales"
+        "INSERT INTO vault.sales ({SALE_COLUMNS}) SELECT coalesce(max(ordinal), 0) + 1, $1, $2, $3, $4, $5, $6, NULL FROM vault.sales"
     );
     let created_at = i64::try_from(fresh.created_at).unwrap_or(i64::MAX);
     let columns = [
@@ -315,6 +322,7 @@ fn sale_of_row(row: &Row) -> Result<SaleSecrets, VaultError> {
         pseudonym_key: bytes(row, 4)?,
         signing_seed: bytes(row, 5)?,
         created_at: number(column(row, 6)?)?,
+        anonymised_at: column::<Option<i64>>(row, 7)?.map(number).transpose()?,
     })
 }
 

@@ -16,7 +16,8 @@ CREATE TABLE sales (
     slot_secret   BLOB NOT NULL,
     pseudonym_key BLOB NOT NULL,
     signing_seed  BLOB NOT NULL,
-    created_at    INTEGER NOT NULL
+    created_at    INTEGER NOT NULL,
+    anonymised_at INTEGER                 -- null while its customers are known; then the pseudonym key is another one
 );
 
 CREATE TABLE customers (
@@ -35,7 +36,7 @@ CREATE TABLE map (
     PRIMARY KEY (ordinal, pseudonym)
 ) WITHOUT ROWID;
 
--- How many customers were erased, so that whoever remembers customers notices.
+-- How often customers were erased, alone or with a sale, so that whoever remembers customers notices.
 CREATE TABLE erasures (
     count INTEGER NOT NULL                   -- one row
 );

@@ -100,6 +100,13 @@ impl VaultService {
         Ok(was_there)
     }
 
+    /// Makes a sale's customers unknown, in the vault and in this process's memory; see [`VaultStore::anonymise_sale`]. Blocks.
+    pub fn anonymise_sale(&self, sale: SaleOrdinal) -> Result<bool, VaultError> {
+        let is_new = lock(&self.vault).anonymise_sale(sale)?;
+        self.notice_erasures()?;
+        Ok(is_new)
+    }
+
     /// Forgets what this process remembers of customers, if another one has erased some since. Blocks.
     pub fn notice_erasures(&self) -> Result<(), VaultError> {
         // Kept until they are forgotten, as by whoever remembers keys.

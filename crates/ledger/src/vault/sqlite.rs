@@ -154,6 +154,22 @@ impl VaultStore for Vault {
         Ok(found.is_some())
     }
 
+    fn anonymise_sale(&mut self, sale: SaleOrdinal) -> Result<bool, VaultError> {
+        let (key, now) = (random_secret()?, self.now());
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let update =
+            "UPDATE sales SET pseudonym_key = ?2, anonymised_at = ?3 WHERE ordinal = ?1 AND anonymised_at IS NULL";
+        if transaction.execute(update, params![sale.0, key, now])? == 0 {
+            return Ok(false);
+        }
+        transaction.execute("DELETE FROM map WHERE ordinal = ?1", [sale.0])?;
+        transaction.execute("DELETE FROM customers WHERE id NOT IN (SELECT customer FROM map)", [])?;
+        transaction.execute("UPDATE erasures SET count = count + 1", [])?;
+        transaction.commit()?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(true)
+    }
+
     fn erasures(&mut self) -> Result<u64, VaultError> {
         Ok(self.connection.query_row("SELECT count FROM erasures", [], |row| row.get(0))?)
     }
@@ -196,7 +212,8 @@ impl VaultStore for Vault {
     }
 }
 
-const SALE_COLUMNS: &str = "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at";
+const SALE_COLUMNS: &str =
+    "ordinal, name, sale_id, slot_secret, pseudonym_key, signing_seed, created_at, anonymised_at";
 
 fn sale_of_row(row: &Row<'_>) -> rusqlite::Result<SaleSecrets> {
     Ok(SaleSecrets {
@@ -207,6 +224,7 @@ fn sale_of_row(row: &Row<'_>) -> rusqlite::Result<SaleSecrets> {
         pseudonym_key: row.get(4)?,
         signing_seed: row.get(5)?,
         created_at: row.get(6)?,
+        anonymised_at: row.get(7)?,
     })
 }
 

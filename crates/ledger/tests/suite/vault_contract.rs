@@ -33,6 +33,7 @@ for_each_store! {
     the_first_refused_of_a_batch_is_named
     a_batch_may_name_a_customer_twice_and_be_empty
     an_erased_customer_is_gone_from_every_sale_and_nobody_else_is
+    an_anonymised_sale_knows_nobody_and_other_sales_do
 }
 
 fn mode(path: &Path) -> u32 {
@@ -96,6 +97,30 @@ fn a_pseudonym_never_changes_its_customer_and_the_batch_is_all_or_nothing(place:
     let refused = vault.ensure_customers(&[customer(1, 3), thief]).unwrap_err();
     assert_eq!(refused, VaultError::PseudonymTaken(SaleOrdinal(1)));
     assert!(vault.customer_of(SaleOrdinal(1), customer(1, 3).pseudonym).unwrap().is_none());
+}
+
+fn an_anonymised_sale_knows_nobody_and_other_sales_do(place: &dyn Place) {
+    let mut vault = place.open();
+    let secrets = ["one", "two"].map(|name| vault.register_sale(name).unwrap());
+    let (only_one, both) = ([customer(1, 1)], [customer(1, 2), customer(2, 2)]);
+    let keys = vault.ensure_customers(&[&only_one[..], &both[..]].concat()).unwrap();
+    assert!(vault.anonymise_sale(secrets[0].ordinal).unwrap());
+    assert!(!vault.anonymise_sale(secrets[0].ordinal).unwrap(), "once");
+    assert!(!vault.anonymise_sale(SaleOrdinal(9)).unwrap(), "there is no such sale");
+    assert_eq!(vault.erasures().unwrap(), 1);
+    drop(vault);
+    let mut vault = place.open();
+    let after = vault.sales().unwrap();
+    assert!(after[0].anonymised_at.is_some() && after[0].pseudonym_key != secrets[0].pseudonym_key);
+    assert!(after[0].slot_secret == secrets[0].slot_secret && after[0].signing_seed == secrets[0].signing_seed);
+    assert!(after[1] == secrets[1]);
+    for gone in [&only_one[0], &both[0]] {
+        assert!(vault.customer_of(gone.sale, gone.pseudonym).unwrap().is_none());
+    }
+    assert!(vault.customer_of(both[1].sale, both[1].pseudonym).unwrap().is_some());
+    let again = vault.ensure_customers(&[customer(2, 1), customer(2, 2)]).unwrap();
+    assert!(again[0] != keys[0], "who was in that sale only is new");
+    assert!(again[1] == keys[1]);
 }
 
 fn the_first_admin_token_is_written_once_with_mode_0600(place: &dyn Place) {

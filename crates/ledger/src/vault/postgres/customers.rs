@@ -1,5 +1,6 @@
 //! Customers of a batch in a few statements, whatever its size, and in an order in which no two processes can wait for each other.
 
+use domain::SaleOrdinal;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
@@ -96,6 +97,36 @@ pub(super) async fn erase(
         transaction.execute_typed("UPDATE vault.erasures SET count = count + 1", &[]).await?;
         *was_there = true;
         Ok(())
+    })
+    .await
+}
+
+/// Rows that one statement deletes: a statement has seconds, a sale may have had a million customers.
+const ROWS_AT_ONCE: i64 = 10_000;
+
+/// The key first, since without it the rows lead nowhere; the mark last, so that what was not finished is begun again.
+pub(super) async fn anonymise(
+    client: &mut Client,
+    sale: SaleOrdinal,
+    key: &Secret,
+    now: i64,
+) -> Result<bool, VaultError> {
+    let sale = i64::from(sale.0);
+    let update = "UPDATE vault.sales SET pseudonym_key = $2 WHERE ordinal = $1 AND anonymised_at IS NULL";
+    if client.execute_typed(update, &[(&sale, Type::INT8), (&&key[..], Type::BYTEA)]).await? == 0 {
+        return Ok(false);
+    }
+    let rows = "DELETE FROM vault.map WHERE ordinal = $1 AND pseudonym IN \
+                (SELECT pseudonym FROM vault.map WHERE ordinal = $1 LIMIT $2)";
+    while client.execute_typed(rows, &[(&sale, Type::INT8), (&ROWS_AT_ONCE, Type::INT8)]).await? > 0 {}
+    let rows = "DELETE FROM vault.customers WHERE id IN (SELECT id FROM vault.customers c \
+                WHERE NOT EXISTS (SELECT FROM vault.map WHERE customer = c.id) LIMIT $1)";
+    while client.execute_typed(rows, &[(&ROWS_AT_ONCE, Type::INT8)]).await? > 0 {}
+    together(client, async |transaction| {
+        let update = "UPDATE vault.sales SET anonymised_at = $2 WHERE ordinal = $1";
+        transaction.execute_typed(update, &[(&sale, Type::INT8), (&now, Type::INT8)]).await?;
+        transaction.execute_typed("UPDATE vault.erasures SET count = count + 1", &[]).await?;
+        Ok(true)
     })
     .await
 }

@@ -25,7 +25,8 @@ CREATE TABLE vault.sales (
     slot_secret   BYTEA NOT NULL,
     pseudonym_key BYTEA NOT NULL,
     signing_seed  BYTEA NOT NULL,
-    created_at    BIGINT NOT NULL
+    created_at    BIGINT NOT NULL,
+    anonymised_at BIGINT                 -- null while its customers are known; then the pseudonym key is another one
 );
 
 -- Text is compared by its bytes: an order that comes from the system's locale changes with it, and takes the index along.
@@ -45,7 +46,7 @@ CREATE TABLE vault.map (
     PRIMARY KEY (ordinal, pseudonym)
 );
 
--- How many customers were erased, so that whoever remembers customers notices.
+-- How often customers were erased, alone or with a sale, so that whoever remembers customers notices.
 CREATE TABLE vault.erasures (
     count BIGINT NOT NULL                    -- one row
 );
