@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 use system_tests::cluster::Cluster;
-use system_tests::{doorbuster, open_sale, until};
+use system_tests::{ISSUER, Request, doorbuster, eventually, open_sale, until};
 
 #[test]
 fn a_process_that_belongs_elsewhere_is_refused_at_its_start() {
@@ -35,6 +36,33 @@ fn a_process_that_belongs_elsewhere_is_refused_at_its_start() {
     anna.cancel(&won.text("order")).is(200, "released");
     gate.flush_notes();
     cluster.judge("strangers", &[&notes]);
+}
+
+/// A gate remembers a customer's key; once they were erased at another gate it must not seal anything with it any more.
+#[test]
+fn an_erased_customer_is_forgotten_by_every_gate() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("forgotten", 50));
+    let (gate, notes) = cluster.gate("gate-1");
+    let (other, notes_of_other) = cluster.gate("gate-2");
+    let mut anna = other.customer("anna", "forgotten");
+    let body = json!({ "issuer": ISSUER, "subject": "anna" });
+    let erased = gate.operate(Request::post("/admin/v1/customers/erase").json(&body));
+    assert_eq!(erased.is(200, "").json()["erased"], true);
+    let mut keys = 0..;
+    let order = eventually("an order whose customer the vault knows", || {
+        anna.take_pass().is(201, "");
+        let order = anna.buy("boot", &format!("key-{}", keys.next()?)).is(201, "held").text("order");
+        let handed = gate.operate(Request::get(&format!("/admin/v1/orders/{order}"))).json();
+        if handed["customer"]["subject"] == "anna" {
+            return Some(order);
+        }
+        anna.cancel(&order).is(200, "released");
+        None
+    });
+    anna.cancel(&order).is(200, "released");
+    [&gate, &other].iter().for_each(|gate| gate.flush_notes());
+    cluster.judge("forgotten", &[&notes, &notes_of_other]);
 }
 
 /// Redis decides and nobody brings it to the chain: whoever operates, pays or gives back hears so soon, and what they asked for happens once.

@@ -179,7 +179,9 @@ impl World {
             ("POST", "/admin/v1/tokens") => request.json(&json!({ "label": name, "role": "viewer" })),
             (_, path) if path.ends_with("/anonymise") => {
                 self.server.create(&open_sale(&name, 1));
-                ["close", "settle"].map(|action| self.server.turn(&name, action).is(200, ""));
+                for action in ["close", "settle"] {
+                    self.server.turn(&name, action).is(200, "");
+                }
                 Request::new(method, &path.replace("{sale}", &name))
             }
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
