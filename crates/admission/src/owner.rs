@@ -190,7 +190,7 @@ impl<L: ChainLog> Owner<L> {
     }
 
     fn assemble(core: Core, log: L, options: OwnerOptions, state_hash: StateHash, clocks: (u64, u64)) -> Self {
-        let view = Arc::new(SaleView::new(core.definition.clone(), log.watermark()));
+        let view = Arc::new(SaleView::new(core.definition.clone(), log.watermark(), options.slot_secret));
         let digest_at = clocks.1 + DIGEST_EVERY_MILLISECONDS;
         Self {
             core,

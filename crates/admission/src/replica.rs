@@ -32,9 +32,10 @@ impl Replaying {
     }
 
     /// The sale where the chain stands now, at `head`; `None` when no batch came. `watermark` tells how far this process has the chain on disk.
-    pub fn finish(self, watermark: Arc<Watermark>, head: Hash) -> Option<Replica> {
+    /// `slot_secret` is the sale's.
+    pub fn finish(self, watermark: Arc<Watermark>, head: Hash, slot_secret: Hash) -> Option<Replica> {
         let (core, state_hash) = self.0?;
-        let view = Arc::new(SaleView::new(core.definition.clone(), watermark));
+        let view = Arc::new(SaleView::new(core.definition.clone(), watermark, slot_secret));
         view.publish_replayed(&core);
         let epochs = vec![(core.epoch, 0)];
         Some(Replica { core, state_hash, view, epochs, head, recent: VecDeque::new(), recent_hashes: 0 })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use chain::disk::Watermark;
+use domain::ids::Hash;
 use domain::{ChainTime, Refusal, SaleDefinition, SalePhase, limits};
 
 use crate::command::Wish;
@@ -26,8 +27,9 @@ const NEWS_MILLISECONDS_MIN: u64 = 1_000;
 struct Mark {
     /// Position that the mark rests on, or `UNMARKED`.
     position: AtomicU64,
-    /// Requests that may pass the mark since units came back.
+    /// Requests that may pass the mark since units came back, and the chain time from which they may.
     permits: AtomicI64,
+    permits_from: AtomicU64,
     free: AtomicU64,
     /// Units in holds, which may come back.
     held: AtomicU64,
@@ -53,6 +55,8 @@ pub struct SaleView {
     /// Which coupons may be used once more.
     coupons: Vec<AtomicBool>,
     watermark: Arc<Watermark>,
+    /// Draws how long units rest that came back.
+    secret: Hash,
 }
 
 /// What a gate may answer by itself.
@@ -67,10 +71,11 @@ pub struct EarlyRefusal {
 }
 
 impl SaleView {
-    pub(crate) fn new(definition: SaleDefinition, watermark: Arc<Watermark>) -> Self {
+    pub(crate) fn new(definition: SaleDefinition, watermark: Arc<Watermark>, secret: Hash) -> Self {
         let mark = || Mark {
             position: AtomicU64::new(UNMARKED),
             permits: AtomicI64::new(0),
+            permits_from: AtomicU64::new(0),
             free: AtomicU64::new(0),
             held: AtomicU64::new(0),
             free_since: AtomicU64::new(NOT_FREE),
@@ -88,6 +93,7 @@ impl SaleView {
             time: AtomicU64::new(0),
             holders: Holders::new(),
             watermark,
+            secret,
         }
     }
 
@@ -101,9 +107,14 @@ impl SaleView {
         for (coupon, is_free) in self.coupons.iter().enumerate() {
             is_free.store(core.coupon_is_free(coupon), Ordering::Relaxed);
         }
-        for (mark, stock) in self.marks.iter().zip(&core.stocks) {
+        for (item, (mark, stock)) in (0..).zip(self.marks.iter().zip(&core.stocks)) {
             let free = u64::from(stock.free());
-            mark.free.store(free, Ordering::Relaxed);
+            if free > mark.free.swap(free, Ordering::Relaxed) {
+                // Whoever gives units back knows when; they must not know from when these can be had.
+                let rest = self.definition.resale_delay_milliseconds;
+                let rest = chain::head::resale_offset(&self.secret, core.next, item, rest);
+                mark.permits_from.store(core.now.0 + rest, Ordering::Relaxed);
+            }
             mark.held.store(u64::from(stock.counts().held), Ordering::Relaxed);
             // Permits first: whoever sees the new mark must not find permits of units that are gone.
             mark.permits.store((free * limits::PERMITS_PER_FREE_UNIT) as i64, Ordering::Relaxed);
@@ -152,7 +163,8 @@ impl SaleView {
         let news_last = self.definition.resale_delay_milliseconds.max(NEWS_MILLISECONDS_MIN);
         let informed_until = self.informed_at.load(Ordering::Relaxed).saturating_add(news_last);
         let is_old = now.0 >= believed_until.min(informed_until);
-        if position == UNMARKED || is_old || mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
+        let has_rested = now.0 >= mark.permits_from.load(Ordering::Relaxed);
+        if position == UNMARKED || is_old || has_rested && mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
             return None;
         }
         Some(EarlyRefusal { refusal: Refusal::SoldOut, position, retry_at: None })

@@ -65,11 +65,16 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             }
         }
         Record::PaymentNamed(attempt, reference) => {
+            assert!(is_reference(reference), "INV-4: a record that nobody could read again must not be written");
             encode_attempt(attempt, out);
             out.extend(reference);
         }
         Record::PaymentParked { number, purchase, parked } => {
             encode_grant(*number, *purchase, out);
+            assert!(
+                is_reference(&parked.reference),
+                "INV-4: a record that nobody could read again must not be written"
+            );
             out.push(parked.reason as u8);
             out.extend(parked.evidence.to_le_bytes());
             out.extend(parked.amount.to_le_bytes());
@@ -100,6 +105,11 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
 const CONFIRMS: u8 = 0;
 const RETAKES: u8 = 1;
 const REFUND_DUE: u8 = 2;
+
+/// Whether a record can hold a provider's name of a payment: visible ASCII, not too long. Nothing is no name, but can be held.
+pub fn is_reference(reference: &[u8]) -> bool {
+    reference.len() <= limits::PAYMENT_REFERENCE_BYTES_MAX && reference.iter().all(u8::is_ascii_graphic)
+}
 
 fn encode_attempt(Attempt { number, purchase, attempt }: &Attempt, out: &mut Vec<u8>) {
     encode_grant(*number, *purchase, out);
@@ -266,9 +276,7 @@ impl Fields<'_> {
     /// Takes a provider's name of a payment, to the end of the bytes.
     fn reference(&mut self) -> Result<Vec<u8>, CodecError> {
         let reference = std::mem::take(&mut self.rest);
-        let is_short = reference.len() <= limits::PAYMENT_REFERENCE_BYTES_MAX;
-        let is_name = is_short && reference.iter().all(u8::is_ascii_graphic);
-        if is_name { Ok(reference.to_vec()) } else { Err(CodecError::Range(self.kind)) }
+        if is_reference(reference) { Ok(reference.to_vec()) } else { Err(CodecError::Range(self.kind)) }
     }
 
     /// Takes what was parked, to the end of the bytes.

@@ -108,13 +108,23 @@ pub fn pseudonym_commitment(sale: SaleId, key: &Hash) -> Hash {
 /// A customer's slot in milliseconds after the opening: the first eight bytes of
 /// `HMAC-SHA-256(slot secret, "doorbuster slot v1" || pseudonym)`, little-endian, modulo `spread + 1`.
 pub fn slot_offset(secret: &Hash, customer: Pseudonym, spread_milliseconds: u64) -> u32 {
+    let offset = draw(secret, &[b"doorbuster slot v1", &customer.0], spread_milliseconds);
+    u32::try_from(offset).expect("a definition's spread fits 32 bits")
+}
+
+/// How long units that came back rest before strangers may have them, in milliseconds: drawn as a slot is, from
+/// `"doorbuster resale v1" || number of the first record that is not part of it yet (u64) || item (u16)`, modulo `delay + 1`. Every gate
+/// draws the same, and nobody else can before the secret is revealed.
+pub fn resale_offset(secret: &Hash, next: u64, item: u16, delay_milliseconds: u64) -> u64 {
+    draw(secret, &[b"doorbuster resale v1", &next.to_le_bytes(), &item.to_le_bytes()], delay_milliseconds)
+}
+
+fn draw(secret: &Hash, parts: &[&[u8]], max: u64) -> u64 {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let mut context = hmac::Context::with_key(&key);
-    context.update(b"doorbuster slot v1");
-    context.update(&customer.0);
+    parts.iter().for_each(|part| context.update(part));
     let tag = context.sign();
-    let mut draw = [0; 8];
-    draw.copy_from_slice(&tag.as_ref()[..8]);
-    let offset = u64::from_le_bytes(draw) % (spread_milliseconds + 1);
-    u32::try_from(offset).expect("a definition's spread fits 32 bits")
+    let mut drawn = [0; 8];
+    drawn.copy_from_slice(&tag.as_ref()[..8]);
+    u64::from_le_bytes(drawn) % (max + 1)
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chain::batch::Batch;
 use chain::{CopyFiles, EncodedBatch, Files, Log, LogReader};
 use domain::SaleId;
+use domain::ids::Hash;
 use stream::{AppendError, Place, ReadError, Store, StreamLog};
 use tokio::sync::Notify;
 
@@ -70,8 +71,7 @@ impl Follower {
     pub(crate) async fn open(
         store: &Store,
         folder: &Path,
-        name: &str,
-        sale: SaleId,
+        (name, sale, slot_secret): (&str, SaleId, Hash),
     ) -> Result<Option<(Self, StreamLog)>, FollowError> {
         let (mut copy, mut replaying) = open_copy(folder, sale)?;
         let mut log = resume(store, name, &copy, folder).await?;
@@ -89,7 +89,7 @@ impl Follower {
             }
             read => drop(read?),
         }
-        let Some(replica) = replaying.finish(copy.watermark(), log.head()) else { return Ok(None) };
+        let Some(replica) = replaying.finish(copy.watermark(), log.head(), slot_secret) else { return Ok(None) };
         let state = Mutex::new(State { replica, copy: Some(copy) });
         let follower = Self {
             name: name.to_owned(),

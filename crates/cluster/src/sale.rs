@@ -114,7 +114,8 @@ impl Cluster {
 
     /// Takes part in a sale from here on. `None` while its chain has not been begun. Blocks until the chain is read to its end.
     pub fn join(&self, part: Part<'_>, on_end: OnEnd) -> Result<Option<(OwnerHandle, Arc<Ladder>)>, FollowError> {
-        let opened = self.runtime.block_on(Follower::open(&self.store, part.folder, part.name, part.sale))?;
+        let whose = (part.name, part.sale, part.slot_secret);
+        let opened = self.runtime.block_on(Follower::open(&self.store, part.folder, whose))?;
         let Some((follower, log)) = opened else { return Ok(None) };
         let view = Arc::clone(follower.lock().replica.view());
         // Until somebody is heard who brings decisions to the chain.

@@ -1,6 +1,8 @@
 //! The naive model beside the running owner: what must be on the chain, what may be, and what every answer has to say.
 
 use admission::{Answer, Core, Owner, Request, SaleView, Wish};
+use chain::head::resale_offset;
+use domain::ids::Hash;
 use domain::{ChainTime, Refusal, SaleDefinition, limits};
 
 use crate::naive::{Expected, Naive};
@@ -29,16 +31,26 @@ pub(crate) struct Foresight {
     passed: Vec<u64>,
     /// Per item: since when, by chain time, units have been free without a break.
     free_since: Vec<Option<u64>>,
+    /// Per item: free units as the view saw them last, and the chain time from which the latest that came back may be had.
+    rests: Vec<(u32, u64)>,
     resale_delay: u64,
+    slot_secret: Hash,
 }
 
 impl Foresight {
-    pub(crate) fn create(definition: SaleDefinition, clocks: (u64, u64)) -> Self {
+    pub(crate) fn create(definition: SaleDefinition, slot_secret: Hash, clocks: (u64, u64)) -> Self {
         let items = definition.items.len();
         let resale_delay = definition.resale_delay_milliseconds;
         let known = Naive::create(definition, clocks);
-        let free_since = vec![None; items];
-        let mut foresight = Self { known, maybe: Vec::new(), passed: vec![0; items], free_since, resale_delay };
+        let mut foresight = Self {
+            known,
+            maybe: Vec::new(),
+            passed: vec![0; items],
+            free_since: vec![None; items],
+            rests: vec![(0, 0); items],
+            resale_delay,
+            slot_secret,
+        };
         foresight.published();
         foresight
     }
@@ -49,6 +61,12 @@ impl Foresight {
         let now = self.known.time();
         for (item, since) in self.free_since.iter_mut().enumerate() {
             *since = Some(since.unwrap_or(now)).filter(|_| self.known.free(item as u16) > 0);
+        }
+        for (item, (before, until)) in (0..).zip(&mut self.rests) {
+            let free = self.known.free(item);
+            if free > std::mem::replace(before, free) {
+                *until = now + resale_offset(&self.slot_secret, self.known.next(), item, self.resale_delay);
+            }
         }
     }
 
@@ -109,6 +127,7 @@ impl Foresight {
                     self.known = state;
                     self.maybe.clear();
                     self.free_since.fill(None);
+                    self.rests.fill((0, 0));
                     self.published();
                     return Ok(());
                 }
@@ -141,9 +160,13 @@ impl Foresight {
         }
         let right = self.known.refusal(wish, now);
         let late = self.free_since[usize::from(wish.item)].is_some_and(|since| now >= since + self.resale_delay);
-        let permits_gone =
-            early.refusal == Refusal::SoldOut && *passed >= free * limits::PERMITS_PER_FREE_UNIT && !late;
-        let reserved = permits_gone && right.is_none_or(|(refusal, _)| refusal >= Refusal::StockInsufficient);
+        // Units that came back rest for a moment that the view draws, and then have so many permits.
+        let rests = now < self.rests[usize::from(wish.item)].1;
+        let permits_gone = rests || *passed >= free * limits::PERMITS_PER_FREE_UNIT;
+        let reserved = early.refusal == Refusal::SoldOut
+            && permits_gone
+            && !late
+            && right.is_none_or(|(refusal, _)| refusal >= Refusal::StockInsufficient);
         if right != Some(told) && !reserved {
             return Err(format!("INV-10: a view told {told:?} for {wish:?}, right is {right:?}; {free} are free"));
         }

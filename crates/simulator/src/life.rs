@@ -35,7 +35,8 @@ impl World {
                 Ok(owner) => {
                     self.owner = Some(owner);
                     if self.options.naive {
-                        self.foresight = Some(Foresight::create(self.plan.definition.clone(), self.clocks));
+                        self.foresight =
+                            Some(Foresight::create(self.plan.definition.clone(), self.plan.slot_secret, self.clocks));
                     }
                     return Ok(());
                 }

@@ -7,7 +7,7 @@ use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumb
 use engine::Sale;
 use payment::{AttemptKey, Expected, Fact, Judged, Parked, RefundFact, RefundState, judge};
 
-use crate::{Till, TillError, grant_of, money};
+use crate::{Till, TillError, grant_of, is_name, money};
 
 impl Till {
     /// Takes a fact that came by itself. One about nothing of ours is somebody else's.
@@ -108,12 +108,6 @@ fn park(number: PurchaseNumber, fact: &Fact, reason: ParkReason) -> Command {
     let evidence = u64::from_le_bytes(front) & limits::INTEGER_MAX;
     let parked = ParkedPayment { reason, evidence, amount, currency: fact.money.currency, reference };
     Command::ParkPayment { number, parked: Box::new(parked) }
-}
-
-/// Whether the chain can hold it as a name.
-fn is_name(reference: &str) -> bool {
-    (1..=limits::PAYMENT_REFERENCE_BYTES_MAX).contains(&reference.len())
-        && reference.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn reason_of(reason: Parked) -> ParkReason {

@@ -120,7 +120,10 @@ impl Till {
     /// The attempt's payment at the provider: made, or the one that was made before under its name.
     async fn created(&self, sale: &Sale, grant: &Grant, attempt: u8, return_url: &str) -> Result<Created, TillError> {
         let created = self.provider.create(&self.key(sale, grant, attempt), money(sale, grant), return_url).await;
-        let created = self.told(created)?;
+        let created = self.told(created.and_then(|created| match is_name(&created.reference) {
+            true => Ok(created),
+            false => Err(ProviderError::Unknown("its name of the payment is one that no record can hold".to_owned())),
+        }))?;
         let (number, reference) = (grant.number, created.reference.clone().into_bytes());
         grant_of(sale, Request::Decide(Command::NamePayment { number, attempt, reference }, None)).await?;
         Ok(created)
@@ -172,4 +175,9 @@ async fn grant_of(sale: &Sale, request: Request) -> Result<Grant, Refusal> {
         Some(Answer::Grants(_) | Answer::Sale(_)) => Err(Refusal::Internal),
         None => Err(Refusal::Overloaded),
     }
+}
+
+/// Whether a record can hold what the provider calls a payment.
+pub(crate) fn is_name(reference: &str) -> bool {
+    !reference.is_empty() && chain::codec::is_reference(reference.as_bytes())
 }

@@ -111,6 +111,9 @@ fn f09_a_unit_that_returns_clears_the_sold_out_mark() {
     let early = counter.owner.view().refuse_early(&wish(1, 1), now).unwrap();
     assert_eq!((early.refusal, early.position), (Refusal::SoldOut, grant.record));
     counter.tell(Command::Cancel { number: grant.number, customer: None });
+    // It rests for a while that nobody can know, and no longer than this.
+    counter.pass_time(definition(1).resale_delay_milliseconds);
+    let now = ChainTime(counter.wall);
     assert_eq!(counter.owner.view().refuse_early(&wish(1, 1), now), None);
     held(&counter.tell(purchase(wish(1, 1), 1)));
     assert!(counter.owner.view().refuse_early(&wish(2, 1), now).is_some());

@@ -52,7 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => number().prop_map(|number| decide(Command::OrderRefund { number })),
         1 => (number(), 0..3_u8).prop_map(|(number, attempt)| {
-            decide(Command::NamePayment { number, attempt, reference: vec![b'p', attempt] })
+            decide(Command::NamePayment { number, attempt, reference: vec![b'p', b'a' + attempt] })
         }),
         1 => (number(), 0..3_u8).prop_map(|(number, attempt)| decide(Command::NoteRefund { number, attempt })),
         1 => Just(decide(Command::Pause(PauseReason::Operator))),

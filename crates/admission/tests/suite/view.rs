@@ -15,14 +15,42 @@ fn gate(counter: &Counter, number: u32) -> Option<EarlyRefusal> {
     counter.owner.view().refuse_early(&wish(number, 1), ChainTime(counter.wall))
 }
 
-/// A sale of two units, sold out to customers 0 and 1; customer 0 has given one back.
+/// A sale of two units, sold out to customers 0 and 1; customer 0 has given one back, and it has rested.
 fn one_came_back() -> Counter {
     let mut counter = Counter::new(&definition(2));
     let grant = counter.hold(wish(0, 1), 1);
     counter.hold(wish(1, 1), 1);
     assert_eq!(gate(&counter, 9).map(|early| early.refusal), Some(Refusal::SoldOut));
     counter.tell(Command::Cancel { number: grant.number, customer: None });
+    wait_for_rest(&mut counter);
+    // With all its permits.
+    counter.turn(Vec::new()).unwrap();
     counter
+}
+
+/// Waits until strangers may have what came back, and gives how many milliseconds that took.
+fn wait_for_rest(counter: &mut Counter) -> u64 {
+    let start = counter.wall;
+    while gate(counter, 9).is_some() {
+        counter.wall += 1;
+    }
+    counter.wall - start
+}
+
+/// Against those who give units back in order to take them again at the same moment under another name.
+#[test]
+fn units_that_came_back_rest_for_a_time_that_nobody_knows() {
+    let mut counter = Counter::new(&definition(1));
+    let longest = counter.owner.view().definition().resale_delay_milliseconds;
+    let mut rests = std::collections::BTreeSet::new();
+    for number in 0..20 {
+        let grant = counter.hold(wish(100 + number, 1), 1);
+        counter.tell(Command::Cancel { number: grant.number, customer: None });
+        let rest = wait_for_rest(&mut counter);
+        assert!(rest <= longest, "{rest}");
+        rests.insert(rest);
+    }
+    assert!(rests.len() > 15 && rests.last().unwrap() - rests.first().unwrap() > longest / 2, "{rests:?}");
 }
 
 #[test]
