@@ -119,9 +119,22 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
     }
 }
 
-/// Whether more units may come back to somebody who was told this.
-pub(crate) fn may_be_worth_a_return(refusal: Refusal) -> bool {
-    refusal == Refusal::SoldOut || refusal == Refusal::StockInsufficient
+/// What somebody may still hope for whose key was refused for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hope {
+    Nothing,
+    /// More units may come back.
+    UnitsComeBack,
+    /// The same without the coupon, under a new key.
+    WithoutCoupon,
+}
+
+pub(crate) fn hope(refusal: Refusal) -> Hope {
+    match refusal {
+        Refusal::SoldOut | Refusal::StockInsufficient => Hope::UnitsComeBack,
+        Refusal::CouponRefused => Hope::WithoutCoupon,
+        _ => Hope::Nothing,
+    }
 }
 
 #[derive(Deserialize)]

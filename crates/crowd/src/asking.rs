@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, header};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::{self, Advice, Answer, Purchase, Refused};
+use crate::answer::{self, Advice, Answer, Hope, Purchase, Refused};
 use crate::notes::{AnsweredNote, SentNote};
 use crate::person::{customer, take_pass};
 use crate::run::Crowd;
@@ -55,7 +55,7 @@ impl<'a> Patience<'a> {
 /// How a visit ended.
 pub(crate) enum Verdict {
     Won(Purchase),
-    Refused { may_return: bool },
+    Refused(Hope),
     Unanswered,
 }
 
@@ -65,7 +65,7 @@ impl Verdict {
         match (self, other) {
             (Self::Won(purchase), _) | (_, Self::Won(purchase)) => Self::Won(purchase),
             (Self::Unanswered, _) | (_, Self::Unanswered) => Self::Unanswered,
-            (Self::Refused { may_return }, Self::Refused { .. }) => Self::Refused { may_return },
+            (Self::Refused(hope), Self::Refused(_)) => Self::Refused(hope),
         }
     }
 }
@@ -79,6 +79,7 @@ pub(crate) struct Asking<'a> {
     key: String,
     item: &'a str,
     path: String,
+    body: Bytes,
     authorization: HeaderValue,
     patience: Patience<'a>,
     /// From when the next answer's latency counts.
@@ -90,6 +91,14 @@ pub(crate) struct Asking<'a> {
     sent: u32,
     renewals: u8,
     on_time_checked: bool,
+}
+
+/// One key, one body: a repeat says the same as the first.
+fn body(coupon: Option<&str>) -> Bytes {
+    match coupon {
+        None => Bytes::from_static(br#"{"quantity":1}"#),
+        Some(code) => Bytes::from(serde_json::json!({ "quantity": 1, "coupon": code }).to_string()),
+    }
 }
 
 /// What came of one request.
@@ -116,6 +125,7 @@ impl<'a> Asking<'a> {
             authorization: crowd.authorization(&customer),
             key: format!("k-{shopper}-{visit}"),
             path: format!("/v1/sales/{}/items/{item}/purchases", crowd.options.sale),
+            body: body(crowd.coupon(shopper, persona)),
             patience: Patience::new(crowd, Instant::now()),
             crowd,
             shopper,
@@ -165,11 +175,11 @@ impl<'a> Asking<'a> {
     /// What a refusal leads to: a final verdict, or (as the error) the verdict in case that patience ends before a repeat.
     async fn heed(&mut self, refused: &Refused) -> Result<Verdict, Verdict> {
         let advice = refused.refusal.map(|refusal| (refusal, answer::advice(refusal)));
-        let (may_return, advice, tells) = advice.map_or((false, Advice::Stop, true), |(refusal, (advice, tells))| {
-            (answer::may_be_worth_a_return(refusal), advice, tells)
+        let (hope, advice, tells) = advice.map_or((Hope::Nothing, Advice::Stop, true), |(refusal, (advice, tells))| {
+            (answer::hope(refusal), advice, tells)
         });
         self.unknown = self.unknown && !tells || refused.refusal == Some(domain::Refusal::OutcomeUnknown);
-        let verdict = if self.unknown { Verdict::Unanswered } else { Verdict::Refused { may_return } };
+        let verdict = if self.unknown { Verdict::Unanswered } else { Verdict::Refused(hope) };
         match advice {
             Advice::Stop => Ok(verdict),
             Advice::Repeat => Err(verdict),
@@ -247,7 +257,7 @@ impl<'a> Asking<'a> {
             .header("doorbuster-pass", pass.unwrap_or(HeaderValue::from_static("")))
             .header("idempotency-key", self.key.as_str())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from_static(br#"{"quantity":1}"#)))
+            .body(Full::new(self.body.clone()))
     }
 
     fn count_sent(&mut self) {

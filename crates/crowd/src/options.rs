@@ -48,7 +48,9 @@ pub struct CrowdOptions {
     pub give_up_seconds: u64,
     /// A reply that takes longer than this is given up as lost and asked for again with the same key.
     pub reply_milliseconds_max: u64,
-    /// Share of the winners whose order is confirmed as paid, 0 to 1.
+    /// How winners pay.
+    pub checkout: Checkout,
+    /// Share of the winners who pay, 0 to 1.
     pub paid_share: f64,
     /// Share of the winners who cancel; those who neither pay nor cancel let their hold expire.
     pub cancel_share: f64,
@@ -60,6 +62,25 @@ pub struct CrowdOptions {
     pub double_click_share: f64,
     /// Share of the people who look again after hearing that all units are taken.
     pub return_share: f64,
+    /// Codes of coupons that people have heard of. Whether the sale knows them is not the crowd's business.
+    pub coupons: Vec<String>,
+    /// Share of the people who send one of `coupons` along, drawn evenly; refused, they do without.
+    pub coupon_share: f64,
+    /// Share of the paid orders whose money the shop gives back. Needs a checkout that knows of payments.
+    pub refund_share: f64,
+}
+
+/// How winners pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkout {
+    /// In the shop, which confirms the order and says no more about it.
+    #[default]
+    Confirmed,
+    /// In the shop, which reports every attempt at a provider of its own.
+    Reported,
+    /// At the engine's provider, the sandbox: the customer is sent to its page.
+    Provider,
 }
 
 impl Default for CrowdOptions {
@@ -83,12 +104,16 @@ impl Default for CrowdOptions {
             passes_per_second: 4_000,
             give_up_seconds: 30,
             reply_milliseconds_max: 10_000,
+            checkout: Checkout::default(),
             paid_share: 0.6,
             cancel_share: 0.1,
             decide_milliseconds_max: 2_000,
             lost_reply_share: 0.05,
             double_click_share: 0.05,
             return_share: 0.1,
+            coupons: Vec::new(),
+            coupon_share: 0.0,
+            refund_share: 0.0,
         }
     }
 }
@@ -117,8 +142,15 @@ impl CrowdOptions {
         }
         let named =
             |addresses: &[SocketAddr]| !addresses.is_empty() && addresses.iter().all(|address| address.port() != 0);
-        let shares =
-            [self.paid_share, self.cancel_share, self.lost_reply_share, self.double_click_share, self.return_share];
+        let shares = [
+            self.paid_share,
+            self.cancel_share,
+            self.lost_reply_share,
+            self.double_click_share,
+            self.return_share,
+            self.coupon_share,
+            self.refund_share,
+        ];
         let rules = [
             (named(&self.public) && named(&self.admin), "public, admin: name at least one, with its port"),
             (domain::sale::name_is_valid(&self.sale), "sale: not a sale's name"),
@@ -137,6 +169,11 @@ impl CrowdOptions {
             (
                 self.lost_reply_share + self.double_click_share <= 1.0,
                 "lost_reply_share, double_click_share: together 1 at most",
+            ),
+            (self.coupon_share == 0.0 || !self.coupons.is_empty(), "coupon_share: name at least one of coupons"),
+            (
+                self.refund_share == 0.0 || self.checkout != Checkout::Confirmed,
+                "refund_share: who only confirms orders has no payments to give back",
             ),
             (!self.token_secret.is_empty(), "token_secret: missing"),
         ];

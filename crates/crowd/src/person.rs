@@ -1,14 +1,13 @@
-//! One shopper: takes a pass, buys with one idempotency key per visit, then pays, cancels, lets the hold expire or looks again.
-//! What a single click does until its answer is final stands in `asking`.
+//! One shopper: takes a pass, buys with one idempotency key per visit, and looks again where units may come back. What a single click
+//! does until its answer is final stands in `asking`, what becomes of a won order in `paying`.
 
-use http::{HeaderValue, Request, header};
-use http_body_util::Full;
+use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::answer::{self, Advice, Purchase, PurchaseStatus, Refused};
+use crate::answer::{self, Advice, Hope, Purchase, PurchaseStatus};
 use crate::asking::{Asking, Patience, Verdict};
-use crate::client::Pool;
-use crate::http::{HttpError, Reply};
+use crate::call::{Call, refusal};
+use crate::paying::{self, Won};
 use crate::run::Crowd;
 use crate::sale::Available;
 use crate::schedule::{Due, Ending, Errand, Habit, Persona, persona};
@@ -23,12 +22,9 @@ const HOPEFUL_ONE_IN: u8 = 8;
 pub(crate) struct Shopper {
     pub(crate) pass: Option<HeaderValue>,
     visits: u16,
-    won: Option<Box<Won>>,
-}
-
-struct Won {
-    purchase: String,
-    order: String,
+    /// Their coupon was refused; they do without.
+    lost_coupon: bool,
+    pub(crate) won: Option<Box<Won>>,
 }
 
 /// Runs one errand to its end. Each kind is boxed, so that a waiting task is no larger than its own errand.
@@ -42,7 +38,9 @@ pub(crate) async fn run_errand(crowd: &Crowd, due: Due) {
             visit(crowd, shopper, at).await;
         }
         Errand::LookAgain => look_again(crowd, shopper, at).await,
-        Errand::Pay | Errand::Cancel => Box::pin(end_order(crowd, shopper, errand)).await,
+        Errand::Pay | Errand::Leave | Errand::Cancel | Errand::Refund => {
+            Box::pin(paying::run_errand(crowd, shopper, errand)).await;
+        }
     }
 }
 
@@ -65,9 +63,9 @@ async fn arrive(crowd: &Crowd, shopper: u32) {
 pub(crate) async fn take_pass(crowd: &Crowd, shopper: u32) -> Option<u64> {
     let mut patience = Patience::new(crowd, Instant::now());
     let path = format!("/v1/sales/{}/passes", crowd.options.sale);
-    let authorization = crowd.authorization(&customer(shopper));
+    let call = Call::of_customer(crowd, shopper, path);
     loop {
-        let told = match post(crowd, &crowd.public, &path, &authorization).await {
+        let told = match call.once().await {
             Some(reply) if reply.status == 201 => match answer::read_pass(&reply, crowd.opens_unix_ms) {
                 Ok(pass) => {
                     let header = HeaderValue::try_from(pass.pass).ok()?;
@@ -89,16 +87,36 @@ pub(crate) async fn take_pass(crowd: &Crowd, shopper: u32) -> Option<u64> {
     }
 }
 
-/// One purchase with one key, in the person's own manner; then what follows from its answer.
-async fn visit(crowd: &Crowd, shopper: u32, scheduled: Instant) {
+/// One purchase with one key, in the person's own manner, and another without the coupon if that was refused; then what follows.
+async fn visit(crowd: &Crowd, shopper: u32, mut scheduled: Instant) {
     let persona = persona(&crowd.options, shopper);
-    let number = {
-        let state = &mut crowd.shoppers.borrow_mut()[shopper as usize];
-        state.visits += 1;
-        state.visits
-    };
-    let ask = |losses| Asking::new(crowd, shopper, number, &persona, scheduled, losses).until_final();
-    let verdict = match persona.habit {
+    loop {
+        let number = {
+            let state = &mut crowd.shoppers.borrow_mut()[shopper as usize];
+            state.visits += 1;
+            state.visits
+        };
+        match click(crowd, shopper, number, &persona, scheduled).await {
+            Verdict::Won(purchase) => follow_win(crowd, shopper, &persona, purchase),
+            Verdict::Refused(Hope::WithoutCoupon) if number < VISITS_MAX => {
+                crowd.shoppers.borrow_mut()[shopper as usize].lost_coupon = true;
+                scheduled = Instant::now();
+                continue;
+            }
+            Verdict::Refused(Hope::UnitsComeBack) if persona.comes_back && number < VISITS_MAX => {
+                plan_look(crowd, shopper);
+            }
+            Verdict::Refused(_) => {}
+            Verdict::Unanswered => crowd.tally.borrow_mut().unanswered += 1,
+        }
+        return;
+    }
+}
+
+/// One key, clicked once or twice, until it has its answer.
+async fn click(crowd: &Crowd, shopper: u32, number: u16, persona: &Persona, scheduled: Instant) -> Verdict {
+    let ask = |losses| Asking::new(crowd, shopper, number, persona, scheduled, losses).until_final();
+    match persona.habit {
         Habit::DoubleClick if number == 1 => {
             // Boxed, so that the many with one click do not carry the room for two.
             let (first, second) = tokio::join!(Box::pin(ask(0)), Box::pin(ask(0)));
@@ -106,14 +124,6 @@ async fn visit(crowd: &Crowd, shopper: u32, scheduled: Instant) {
         }
         Habit::LosesReplies(losses) if number == 1 => Box::pin(ask(losses)).await,
         Habit::Plain | Habit::DoubleClick | Habit::LosesReplies(_) => Box::pin(ask(0)).await,
-    };
-    match verdict {
-        Verdict::Won(purchase) => follow_win(crowd, shopper, &persona, purchase),
-        Verdict::Refused { may_return: true } if persona.comes_back && number < VISITS_MAX => {
-            plan_look(crowd, shopper);
-        }
-        Verdict::Refused { .. } => {}
-        Verdict::Unanswered => crowd.tally.borrow_mut().unanswered += 1,
     }
 }
 
@@ -121,11 +131,11 @@ fn follow_win(crowd: &Crowd, shopper: u32, persona: &Persona, purchase: Purchase
     let errand = match persona.ending {
         Ending::Pays => Errand::Pay,
         Ending::Cancels => Errand::Cancel,
+        Ending::Leaves => Errand::Leave,
         Ending::Abandons => return,
     };
     let Some(order) = purchase.order.filter(|_| purchase.status == PurchaseStatus::Held) else { return };
-    crowd.shoppers.borrow_mut()[shopper as usize].won = Some(Box::new(Won { purchase: purchase.purchase, order }));
-    crowd.plan(Due { at: Instant::now() + persona.decides_after, shopper, errand });
+    crowd.plan_ending(shopper, errand, Won { purchase: purchase.purchase, order }, persona.decides_after);
 }
 
 fn plan_look(crowd: &Crowd, shopper: u32) {
@@ -149,69 +159,11 @@ async fn look_again(crowd: &Crowd, shopper: u32, scheduled: Instant) {
     }
 }
 
-/// Pays (as the shop's checkout, through the admin listener) or cancels (as the customer) until that is acknowledged or refused.
-async fn end_order(crowd: &Crowd, shopper: u32, errand: Errand) {
-    let Some(won) = crowd.shoppers.borrow_mut()[shopper as usize].won.take() else { return };
-    let pays = errand == Errand::Pay;
-    let (pool, path, authorization) = if pays {
-        (&crowd.admin, format!("/admin/v1/orders/{}/confirm", won.order), crowd.admin_authorization.clone())
-    } else {
-        let authorization = crowd.authorization(&customer(shopper));
-        (&crowd.public, format!("/v1/orders/{}/cancel", won.order), authorization)
-    };
-    let mut patience = Patience::new(crowd, Instant::now());
-    loop {
-        let told = match post(crowd, pool, &path, &authorization).await {
-            Some(reply) if (200..300).contains(&reply.status) => {
-                let mut tally = crowd.tally.borrow_mut();
-                if pays {
-                    tally.paid += 1;
-                    crowd.note(|notes| notes.confirmed(&won.purchase));
-                } else {
-                    tally.cancelled += 1;
-                    crowd.note(|notes| notes.cancelled(&won.purchase));
-                }
-                return;
-            }
-            Some(reply) => refusal(crowd, &reply),
-            None => None,
-        };
-        if let Some(told) = &told {
-            crowd.tally.borrow_mut().ending_refused(&told.code);
-            if told.refusal.is_none_or(|refusal| answer::advice(refusal).0 != Advice::Repeat) {
-                return;
-            }
-        }
-        if patience.wait(told.and_then(|told| told.retry_after)).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// A bodiless POST that may be repeated. `None`: nothing is known of its outcome.
-async fn post(crowd: &Crowd, pool: &Pool, path: &str, authorization: &HeaderValue) -> Option<Reply> {
-    let reply = async {
-        let lease = pool.lease().await?;
-        let request = Request::post(path)
-            .header(header::HOST, pool.host())
-            .header(header::AUTHORIZATION, authorization.clone())
-            .body(Full::default())?;
-        lease.exchange(request, crowd.options.reply_time_max()).await
-    };
-    reply.await.inspect_err(|error: &HttpError| crowd.tally.borrow_mut().failed(error.kind())).ok()
-}
-
-fn refusal(crowd: &Crowd, reply: &Reply) -> Option<Refused> {
-    let mut tally = crowd.tally.borrow_mut();
-    match answer::read_refusal(reply) {
-        Ok((refused, complaint)) => {
-            complaint.into_iter().for_each(|complaint| tally.protocol_error(complaint));
-            Some(refused)
-        }
-        Err(complaint) => {
-            tally.protocol_error(complaint);
-            None
-        }
+impl Crowd {
+    /// The code that a person sends along, as long as nobody has refused it.
+    pub(crate) fn coupon(&self, shopper: u32, persona: &Persona) -> Option<&str> {
+        let coupon = persona.coupon.filter(|_| !self.shoppers.borrow()[shopper as usize].lost_coupon)?;
+        Some(&self.options.coupons[coupon])
     }
 }
 

@@ -30,10 +30,12 @@ pub struct CrowdReport {
     pub refusals: BTreeMap<String, u64>,
     /// Refusals of passes by code.
     pub pass_refusals: BTreeMap<String, u64>,
-    /// Refusals of confirmations and cancellations by code.
+    /// Refusals of payments, confirmations, cancellations and refunds by code.
     pub ending_refusals: BTreeMap<String, u64>,
-    /// Orders whose confirmation was acknowledged.
+    /// Orders that were paid: the shop's confirmation was acknowledged, or the customer saw it.
     pub paid: u64,
+    /// Orders whose money went back: paid ones that the shop refunded, and those whose money came too late.
+    pub refunded: u64,
     /// Orders whose cancellation was acknowledged.
     pub cancelled: u64,
     /// Replies that never came or were thrown away.
@@ -99,6 +101,8 @@ pub struct Progress {
     pub refusals: BTreeMap<String, u64>,
     /// Orders paid.
     pub paid: u64,
+    /// Orders whose money went back.
+    pub refunded: u64,
     /// Orders cancelled.
     pub cancelled: u64,
     /// Of all purchase answers so far; absent before the first.
@@ -114,6 +118,7 @@ pub(crate) struct Tally {
     pub(crate) attempts: u64,
     pub(crate) in_flight: u64,
     pub(crate) paid: u64,
+    pub(crate) refunded: u64,
     pub(crate) cancelled: u64,
     pub(crate) lost: u64,
     pub(crate) retried: u64,
@@ -143,6 +148,7 @@ impl Tally {
             attempts: 0,
             in_flight: 0,
             paid: 0,
+            refunded: 0,
             cancelled: 0,
             lost: 0,
             retried: 0,
@@ -226,6 +232,7 @@ impl Tally {
             wins: self.purchases.len() as u64,
             refusals: self.refusals.clone(),
             paid: self.paid,
+            refunded: self.refunded,
             cancelled: self.cancelled,
             latency_ms: latency(&self.latency),
         }
@@ -262,6 +269,7 @@ impl Tally {
             pass_refusals: self.pass_refusals,
             ending_refusals: self.ending_refusals,
             paid: self.paid,
+            refunded: self.refunded,
             cancelled: self.cancelled,
             lost: self.lost,
             retried: self.retried,

@@ -14,6 +14,8 @@ use crate::options::CrowdOptions;
 const BURST_SHARE: f64 = 0.2;
 /// The rest thin out by a factor of e this many times over the arrival window.
 const DECAYS: f64 = 4.0;
+/// The latest money comes so many seconds after the customer has paid.
+const LATE_SECONDS_MAX: u64 = 10;
 
 /// One person, drawn from the seed whenever needed instead of being kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,11 @@ pub(crate) struct Persona {
     pub(crate) ending: Ending,
     /// How long a winner takes to pay or to cancel.
     pub(crate) decides_after: Duration,
+    /// Index of the coupon that they send along.
+    pub(crate) coupon: Option<usize>,
+    pub(crate) manner: Manner,
+    /// Whether the shop gives them their money back once they have paid.
+    pub(crate) is_refunded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +52,22 @@ pub(crate) enum Habit {
 pub(crate) enum Ending {
     Pays,
     Cancels,
+    /// Goes to pay and leaves without having paid.
+    Leaves,
     /// Lets it expire.
     Abandons,
+}
+
+/// How somebody pays where that takes more than a word of the shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Plain,
+    /// Is declined at first.
+    Declined,
+    /// Pays once, and that is told twice.
+    ToldTwice,
+    /// So many seconds pass before the money is there, which may be too late.
+    Late(u64),
 }
 
 /// The person of that number.
@@ -70,7 +91,16 @@ pub(crate) fn persona(options: &CrowdOptions, shopper: u32) -> Persona {
         _ => Ending::Abandons,
     };
     let decides_after = Duration::from_millis(random.u64(..=options.decide_milliseconds_max));
-    Persona { arrival, item, habit, comes_back, ending, decides_after }
+    let coupon = (random.f64() < options.coupon_share).then(|| random.usize(..options.coupons.len()));
+    let manner = match random.u8(..20) {
+        0 | 1 => Manner::Declined,
+        2 => Manner::ToldTwice,
+        3 => Manner::Late(random.u64(1..=LATE_SECONDS_MAX)),
+        _ => Manner::Plain,
+    };
+    let ending = if ending == Ending::Abandons && random.bool() { Ending::Leaves } else { ending };
+    let is_refunded = random.f64() < options.refund_share;
+    Persona { arrival, item, habit, comes_back, ending, decides_after, coupon, manner, is_refunded }
 }
 
 /// A burst in the first second, then an exponential decay cut off at the end of the window.
@@ -106,7 +136,11 @@ pub(crate) enum Errand {
     /// Looks whether units have come back, and buys if so.
     LookAgain,
     Pay,
+    /// Goes to pay and does not.
+    Leave,
     Cancel,
+    /// The shop gives the money back.
+    Refund,
 }
 
 /// An errand and its time.
@@ -146,11 +180,18 @@ impl Agenda {
 mod tests {
     use std::time::Duration;
 
-    use super::{Ending, Habit, Persona, persona};
+    use super::{Ending, Habit, Manner, Persona, persona};
     use crate::options::CrowdOptions;
 
     fn crowd(seed: u64) -> Vec<Persona> {
-        let options = CrowdOptions { seed, items: vec!["boot".into(), "coat".into()], ..CrowdOptions::default() };
+        let options = CrowdOptions {
+            seed,
+            items: vec!["boot".into(), "coat".into()],
+            coupons: vec!["TEN".into(), "HALF".into()],
+            coupon_share: 0.2,
+            refund_share: 0.1,
+            ..CrowdOptions::default()
+        };
         (0..10_000).map(|shopper| persona(&options, shopper)).collect()
     }
 
@@ -182,5 +223,11 @@ mod tests {
         assert!((850..1_150).contains(&share(&|person| person.ending == Ending::Cancels)));
         assert!((850..1_150).contains(&share(&|person| person.comes_back)));
         assert!((4_700..5_300).contains(&share(&|person| person.item == 1)));
+        assert!((850..1_150).contains(&share(&|person| person.coupon == Some(1))));
+        assert!((7_700..8_300).contains(&share(&|person| person.coupon.is_none())));
+        assert!((1_350..1_650).contains(&share(&|person| person.ending == Ending::Leaves)));
+        assert!((850..1_150).contains(&share(&|person| person.manner == Manner::Declined)));
+        assert!((400..600).contains(&share(&|person| matches!(person.manner, Manner::Late(_)))));
+        assert!((850..1_150).contains(&share(&|person| person.is_refunded)));
     }
 }

@@ -5,7 +5,7 @@ mod stand_in;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crowd::{CrowdError, CrowdOptions, CrowdReport, Progress};
+use crowd::{Checkout, CrowdError, CrowdOptions, CrowdReport, Progress};
 use domain::ChainTime;
 use serde_json::Value;
 use stand_in::{Shop, StandIn, Temper};
@@ -178,6 +178,54 @@ fn an_overloaded_server_is_asked_again_after_the_time_it_gave() {
     let overloaded: Vec<u64> =
         run.of("answered").iter().filter(|l| l["code"] == "overloaded").map(|l| l["at_ms"].as_u64().unwrap()).collect();
     assert!(run.notes.last().unwrap()["at_ms"].as_u64().unwrap() >= overloaded[0] + 1_000);
+}
+
+#[test]
+fn whoever_is_refused_a_coupon_buys_without_it_under_a_new_key() {
+    let server = StandIn::open(Shop { stock: 1_000, ..Shop::default() });
+    let coupons = vec!["GOOD".to_owned(), "RUMOUR".to_owned()];
+    let run = run(CrowdOptions { coupons, coupon_share: 0.5, ..options(&server, "coupons") });
+    run.check_notes();
+    let report = &run.report;
+    assert_eq!((report.wins, report.unanswered, report.protocol_errors), (300, 0, 0), "{report:?}");
+    // About 75 people have heard of the wrong one; some of them ask twice with the first key.
+    assert!((40..150).contains(&report.refusals["coupon_refused"]), "{report:?}");
+    let with = |code: &str| server.shop.lock().unwrap().bodies.values().filter(|body| body["coupon"] == code).count();
+    assert!(with("GOOD") > 40 && with("RUMOUR") > 40);
+}
+
+/// A hundred people at this checkout, with a shop that refunds.
+fn paid_by(server: &StandIn, name: &str, checkout: Checkout) -> CrowdReport {
+    let run = run(CrowdOptions { checkout, shoppers: 100, refund_share: 0.2, ..options(server, name) });
+    run.check_notes();
+    let report = run.report;
+    assert_eq!((report.unanswered, report.protocol_errors), (0, 0), "{report:?}");
+    assert!(report.paid > 40 && report.refunded > 3 && report.refunded < report.paid, "{report:?}");
+    let shop = server.shop.lock().unwrap();
+    let shown = |status| shop.purchases.values().filter(|purchase| purchase.is(status)).count() as u64;
+    assert_eq!((shown("confirmed"), shown("refunded")), (report.paid, report.refunded), "{report:?}");
+    report
+}
+
+#[test]
+fn people_press_every_button_of_the_page_and_look_until_their_money_has_its_place() {
+    let server = StandIn::open(Shop { stock: 1_000, ..Shop::default() });
+    let report = paid_by(&server, "page", Checkout::Provider);
+    let presses = &server.shop.lock().unwrap().presses;
+    assert_eq!(presses["pay"] + presses["twice"] + presses["later"], report.paid, "{presses:?}");
+    assert!(presses["decline"] > 0 && presses["never"] > 0 && presses["pay"] > presses["twice"], "{presses:?}");
+}
+
+#[test]
+fn a_shop_with_its_own_provider_reports_every_attempt_and_every_refund() {
+    let server = StandIn::open(Shop { stock: 1_000, ..Shop::default() });
+    let report = paid_by(&server, "reported", Checkout::Reported);
+    let reports = &server.shop.lock().unwrap().reports;
+    assert!(
+        reports["paid"] > report.paid && reports["ended"] > 0,
+        "some are told twice, some come to nothing: {reports:?}"
+    );
+    assert_eq!(reports["refunded"], report.refunded, "{reports:?}");
 }
 
 #[test]

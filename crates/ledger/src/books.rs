@@ -19,7 +19,10 @@ use domain::ids::Hash;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params};
 
 pub use self::projection::Service;
-pub use self::queries::{InventoryRow, OrderCounts, OrderRow, OrderStatus, ParkedPaymentRow, ParkedRow, PaymentRow};
+pub use self::queries::{
+    BenefitCounts, InventoryRow, MoneyCounts, OrderCounts, OrderRow, OrderStatus, ParkedPaymentRow, ParkedRow,
+    PaymentRow,
+};
 use crate::store::{self, Schema, StoreError};
 
 const SCHEMA: Schema =

@@ -15,6 +15,7 @@ use aws_lc_rs::rand;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use domain::{Clock, Money};
+use futures_util::StreamExt as _;
 use http::{Request, header};
 use http_body_util::Full;
 use tokio::sync::Notify;
@@ -36,6 +37,8 @@ pub(crate) const PAGES: &str = "/sandbox/payments";
 /// After this time a callback that was not accepted is sent again.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Callbacks under way at once. Each waits for the chain's disk, so one after the other would be slower than a crowd pays.
+const CALLBACKS_MAX: usize = 32;
 
 /// How a sandbox is opened.
 #[derive(Clone, Debug)]
@@ -100,7 +103,7 @@ impl Sandbox {
         let client = Client::new(&ClientOptions {
             base_url: format!("http://{}", options.public),
             time_max: ANSWER_WITHIN,
-            connections_max: 1,
+            connections_max: CALLBACKS_MAX,
             authority: None,
             dangerous_plain_http: true,
         })?;
@@ -255,13 +258,10 @@ impl Sandbox {
     /// Whether none waits any more.
     async fn send_callbacks(&self) -> bool {
         let waiting = self.store().undelivered();
-        let mut all_accepted = true;
-        for (delivery, body) in waiting {
-            let is_recorded =
-                self.is_accepted(&body).await && self.store().record(Entry::Delivered { delivery }).is_ok();
-            all_accepted &= is_recorded;
-        }
-        all_accepted
+        let sent = futures_util::stream::iter(waiting).map(|(delivery, body)| async move {
+            self.is_accepted(&body).await && self.store().record(Entry::Delivered { delivery }).is_ok()
+        });
+        sent.buffer_unordered(CALLBACKS_MAX).fold(true, |all, accepted| async move { all && accepted }).await
     }
 
     async fn is_accepted(&self, body: &str) -> bool {

@@ -23,8 +23,8 @@ const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 pub(crate) struct Patience {
     next: Instant,
     failures: u32,
-    /// Its hold's time was over when it was last looked at.
-    was_over: bool,
+    /// How it stood when it was last looked at, and whether its hold's time was over.
+    seen: (AttemptStatus, bool),
 }
 
 impl Till {
@@ -34,6 +34,9 @@ impl Till {
             for sale in self.engine.sales() {
                 self.look(&sale).await;
             }
+            // What has been settled meanwhile is never looked at again.
+            let long_ago = Instant::now().checked_sub(10 * TRY_AGAIN.1);
+            self.patience().retain(|_, patience| long_ago.is_none_or(|long_ago| patience.next > long_ago));
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -59,7 +62,8 @@ impl Till {
     async fn tend(&self, sale: &Sale, grant: Grant) {
         for (attempt, status) in (0..).zip(&grant.attempts) {
             let is_over = self.is_over(sale, &grant);
-            if !status.is_unsettled() || !self.is_due(sale, &grant, attempt, is_over) {
+            let seen = (*status, is_over);
+            if !status.is_unsettled() || !self.is_due(sale, &grant, attempt, seen) {
                 continue;
             }
             let outcome = match status {
@@ -71,7 +75,7 @@ impl Till {
                 let sale = sale.name();
                 tracing::warn!(sale, number = grant.number.0, attempt, %error, "a payment is looked at again later");
             }
-            self.note(sale, &grant, attempt, (outcome.is_err(), is_over));
+            self.note(sale, &grant, attempt, outcome.is_err(), seen);
         }
     }
 
@@ -101,36 +105,26 @@ impl Till {
         Ok(())
     }
 
-    /// Whether an attempt's time has come. What is over is not left to a callback.
-    fn is_due(&self, sale: &Sale, grant: &Grant, attempt: u8, is_over: bool) -> bool {
+    /// Whether an attempt's time has come: at once where something is to be done, later where a callback will tell.
+    fn is_due(&self, sale: &Sale, grant: &Grant, attempt: u8, seen: (AttemptStatus, bool)) -> bool {
         let now = Instant::now();
-        // What has to be done at once, and what a callback will say.
-        let first = if is_over || grant.attempts[usize::from(attempt)] == AttemptStatus::RefundDue {
-            now
-        } else {
-            now + ASK_EVERY
-        };
-        let mut all = self.patience();
-        let patience = all.entry((sale.ordinal, grant.number, attempt)).or_insert(Patience {
-            next: first,
-            failures: 0,
-            was_over: false,
-        });
-        now >= patience.next || (is_over && !patience.was_over)
-    }
-
-    fn note(&self, sale: &Sale, grant: &Grant, attempt: u8, (failed, was_over): (bool, bool)) {
+        let waits = (AttemptStatus::Open, false);
         let mut all = self.patience();
         let entry = all.entry((sale.ordinal, grant.number, attempt));
-        let patience = entry.or_insert(Patience { next: Instant::now(), failures: 0, was_over });
-        patience.was_over = was_over;
+        let patience = entry.or_insert(Patience { next: now + ASK_EVERY, failures: 0, seen: waits });
+        now >= patience.next || seen != patience.seen
+    }
+
+    fn note(&self, sale: &Sale, grant: &Grant, attempt: u8, failed: bool, seen: (AttemptStatus, bool)) {
+        let mut all = self.patience();
+        let entry = all.entry((sale.ordinal, grant.number, attempt));
+        let patience = entry.or_insert(Patience { next: Instant::now(), failures: 0, seen });
+        patience.seen = seen;
         patience.failures = if failed { patience.failures + 1 } else { 0 };
         let pause = match patience.failures {
             0 => ASK_EVERY,
             failures => TRY_AGAIN.0.saturating_mul(1 << failures.min(6)).min(TRY_AGAIN.1),
         };
         patience.next = Instant::now() + pause;
-        // What has been settled meanwhile is never looked at again.
-        all.retain(|_, patience| patience.next + 10 * TRY_AGAIN.1 > Instant::now());
     }
 }

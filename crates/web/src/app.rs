@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::webhooks::{Feed, Webhooks};
 use engine::Engine;
 use till::Till;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
 
 const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Threads that read places of chains back from disk. The readers of one sale wait for each other, so a crowd that looks at its orders
+/// must not become a crowd of threads, each with its own memory.
+const CHAIN_READS_MAX: usize = 4;
 
 /// How the handlers behave.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct App {
     pub(crate) webhooks: Option<Webhooks>,
     /// `None` where the shop takes the money itself.
     pub(crate) till: Option<Arc<Till>>,
+    /// The right to read a place of a chain back from disk.
+    pub(crate) chain_reads: Semaphore,
     request_prefix: String,
     request_count: AtomicU64,
 }
@@ -51,6 +57,7 @@ impl App {
             feed: Feed::default(),
             webhooks,
             till,
+            chain_reads: Semaphore::new(CHAIN_READS_MAX),
             request_prefix,
             request_count: AtomicU64::new(0),
         })

@@ -159,6 +159,7 @@ pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Grant,
 
 pub(crate) async fn with_receipt(app: &App, sale: &Arc<Sale>, grant: &Grant) -> Result<Response, Problem> {
     let (reading, position) = (Arc::clone(sale), grant.record);
+    let _permit = app.chain_reads.acquire().await.map_err(|error| Problem::internal(&error))?;
     let record = tokio::task::spawn_blocking(move || reading.chained_record(position));
     let record = record.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
     let mut body: PurchaseAnswer<'_> = wire::purchase(&app.engine, sale, grant, None);

@@ -1,19 +1,26 @@
-//! The demo as a program reads it.
+//! The demo as a program reads it, and its crowd in a shop that takes the money itself, as it comes to a cluster.
 
 use std::collections::BTreeSet;
 use std::fs;
 
+use crowd::{Checkout, CrowdOptions};
+use domain::CouponDefinition;
 use serde_json::Value;
-use system_tests::{Folder, doorbuster};
+use system_tests::{AUDIENCE, Folder, ISSUER, SECRET, Server, audit_is_clean, doorbuster, open_sale, until};
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 20] = [
     "attempts",
     "audit",
+    "coupons_used",
     "latency_ms",
     "lost_replies",
     "orders",
     "paid",
+    "points_posted",
+    "points_taken_back",
     "records",
+    "refunded",
+    "refunded_late",
     "refusals",
     "refusals_per_s",
     "released",
@@ -42,6 +49,15 @@ fn the_demo_ends_with_a_clean_audit_and_numbers_that_agree() {
     assert_eq!(number("orders"), number("wins"), "every win has its order, and every order its winner");
     assert_eq!(number("paid") + number("released"), number("orders"), "every hold has ended");
     assert!((1..=200).contains(&number("paid")), "nothing is paid for twice: {report}");
+    let given_back = number("refunded") - number("refunded_late");
+    assert!(number("refunded") > 0 && given_back <= number("paid"), "{report}");
+    assert_eq!(
+        (number("points_posted"), number("points_taken_back")),
+        (89 * number("paid"), 89 * given_back),
+        "once per paid order, and back once per refund: {report}"
+    );
+    assert!((1..=4).contains(&number("coupons_used")), "a fiftieth of the units may have it: {report}");
+    assert!(report["refusals"]["coupon_refused"].as_u64().unwrap() > 0, "{report}");
     assert!(number("wins") >= 200 && number("released") > 0 && number("lost_replies") > 0, "{report}");
     let refusals: u64 = report["refusals"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     assert!(number("attempts") >= refusals + number("wins"), "{report}");
@@ -58,15 +74,59 @@ fn the_demo_ends_with_a_clean_audit_and_numbers_that_agree() {
     }
     let audit = &report["audit"];
     assert_eq!(audit["ok"], true, "{audit}");
-    for promise in ["INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-8", "INV-10"] {
+    for promise in ["INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-6", "INV-7", "INV-8", "INV-10"] {
         let promise = &audit["promises"][promise];
         assert!(promise["checked"].as_u64().unwrap() > 0 && promise["violations"] == 0, "{audit}");
     }
-    for promise in ["INV-6", "INV-7", "INV-9"] {
-        assert_eq!(audit["promises"][promise]["status"], "not_applicable", "{audit}");
-    }
+    assert_eq!(audit["promises"]["INV-9"]["status"], "not_applicable", "{audit}");
     let notes = data.join("notes.jsonl");
     let again = doorbuster(&["audit", "--json", "--data", data.to_str().unwrap(), "--notes", notes.to_str().unwrap()]);
     assert_eq!(again.json()["ok"], true, "the folder proves itself again");
     assert!(fs::metadata(data.join("books.sqlite")).is_ok(), "a folder that was asked for stays");
+}
+
+#[test]
+fn a_shop_with_its_own_provider_is_paid_by_the_crowd_and_refunds_some() {
+    let server = Server::start();
+    let mut definition = open_sale("drop", 60);
+    definition.opens_at = definition.opens_at.plus(3_000);
+    (definition.hold_seconds, definition.hold_extension_seconds, definition.limit_per_customer) = (4, 1, 1);
+    (definition.items[0].limit_per_customer, definition.items[0].points) = (1, 7);
+    definition.coupons = vec![CouponDefinition { code: Some("TEN".to_owned()), hash: None, percent: 10, uses_max: 5 }];
+    server.create(&definition);
+    let notes = server.data().join("notes-of-the-crowd.jsonl");
+    let options = CrowdOptions {
+        public: vec![server.public()],
+        admin: vec![server.admin()],
+        admin_token: server.admin_token(),
+        sale: "drop".to_owned(),
+        items: vec!["boot".to_owned()],
+        shoppers: 600,
+        seconds: 2,
+        linger_seconds: 6,
+        notes: notes.clone(),
+        token_secret: SECRET.into(),
+        issuer: ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        checkout: Checkout::Reported,
+        coupons: vec!["TEN".to_owned(), "HALF".to_owned()],
+        coupon_share: 0.2,
+        refund_share: 0.2,
+        ..CrowdOptions::default()
+    };
+    let report = crowd::run(options, |_| ()).expect("the crowd comes");
+    assert_eq!((report.unanswered, report.protocol_errors), (0, 0), "{report:?}");
+    assert!(report.paid > 20 && report.refunded > 2 && report.refusals["coupon_refused"] > 0, "{report:?}");
+    until("the last hold's end", || server.counts("drop")[1] == 0);
+    server.drained("drop");
+    let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();
+    let number = |sql: &str| books.query_row(&format!("SELECT {sql}"), [], |row| row.get::<_, u64>(0)).unwrap();
+    assert_eq!(number("count(*) FROM payments WHERE status = 'refunded'"), report.refunded);
+    assert_eq!(number("count(*) FROM payments WHERE status IN ('open', 'refund_due')"), 0);
+    assert_eq!(number("sum(posted) FROM points"), 7 * report.paid);
+    assert!((1..=5).contains(&number("used FROM coupons")), "{report:?}");
+    let audit = audit_is_clean(server.data(), Some(&notes));
+    for promise in ["INV-6", "INV-7"] {
+        assert!(audit.promises[promise].checked > 0, "{audit}");
+    }
 }

@@ -36,11 +36,17 @@ pub(crate) struct Shop {
     pub(crate) purchase_requests: u32,
     pub(crate) stalled_until: Option<Instant>,
     pub(crate) purchases: HashMap<String, Purchase>,
+    pub(crate) bodies: HashMap<String, Value>,
+    /// Buttons of the page, and what the shop's provider reported, by name.
+    pub(crate) presses: HashMap<String, u64>,
+    pub(crate) reports: HashMap<String, u64>,
 }
 
 pub(crate) struct Purchase {
     id: String,
     status: &'static str,
+    /// How each attempt to pay it stands.
+    attempts: Vec<&'static str>,
 }
 
 pub(crate) struct StandIn {
@@ -142,15 +148,48 @@ impl Shop {
                 (201, json!({"pass": pass, "slot": null, "slot_offset_ms": 0, "opens_at": self.opens_at}))
             }
             ["v1", "sales", "drop", "items", "boot", "purchases"] => {
-                assert_eq!(body, br#"{"quantity":1}"#);
+                let body: Value = serde_json::from_slice(body).unwrap();
+                assert_eq!(body["quantity"], 1);
                 assert!(
                     header("authorization").starts_with("Bearer ey") && header("doorbuster-pass").starts_with("dp_")
                 );
-                self.purchase(header("idempotency-key"))
+                let key = header("idempotency-key");
+                let same = self.bodies.entry(key.to_owned()).or_insert_with(|| body.clone());
+                assert_eq!(*same, body, "one key, one body");
+                match body["coupon"].as_str() {
+                    None | Some("GOOD") => self.purchase(key),
+                    Some(_) => refuse(Refusal::CouponRefused),
+                }
             }
             ["v1", "orders", order, "cancel"] => {
                 self.stock += 1;
                 self.end(order, "released")
+            }
+            ["v1", "orders", order, "payments"] => {
+                assert_eq!(body, br#"{"return_url":"/"}"#);
+                self.of_order(order).attempts.push("open");
+                (201, json!({"pay_url": format!("http://{}/page/{order}", header("host"))}))
+            }
+            ["v1", "orders", order] => (200, self.of_order(order).shown()),
+            ["page", order, button] => {
+                *self.presses.entry((*button).to_owned()).or_default() += 1;
+                if matches!(*button, "pay" | "twice" | "later") {
+                    self.report(order, 0, "paid");
+                }
+                (303, Value::Null)
+            }
+            ["admin", "v1", "orders", order, "payments"] => {
+                self.of_order(order).attempts.push("open");
+                (200, self.of_order(order).shown())
+            }
+            ["admin", "v1", "orders", order, "payments", attempt, fact] => {
+                *self.reports.entry((*fact).to_owned()).or_default() += 1;
+                self.report(order, attempt.parse().unwrap(), fact)
+            }
+            // Whoever has a page has a provider that gives money back by itself.
+            ["admin", "v1", "orders", order, "refund"] => {
+                let last = self.of_order(order).attempts.len() - 1;
+                self.report(order, last, if self.presses.is_empty() { "refund_due" } else { "refunded" })
             }
             ["admin", "v1", "orders", order, "confirm"] => {
                 assert_eq!(header("authorization"), "Bearer admin");
@@ -184,7 +223,7 @@ impl Shop {
             return refuse(Refusal::SoldOut);
         }
         self.stock -= 1;
-        let purchase = Purchase { id: format!("{key}-{}", self.stock), status: "held" };
+        let purchase = Purchase { id: format!("{key}-{}", self.stock), status: "held", attempts: Vec::new() };
         let mut shown = purchase.shown();
         if careless {
             shown.as_object_mut().unwrap().remove("pay_by");
@@ -193,8 +232,20 @@ impl Shop {
         (201, shown)
     }
 
+    fn of_order(&mut self, order: &str) -> &mut Purchase {
+        self.purchases.values_mut().find(|purchase| order == format!("or_{}", purchase.id)).unwrap()
+    }
+
+    fn report(&mut self, order: &str, attempt: usize, fact: &str) -> (u16, Value) {
+        let purchase = self.of_order(order);
+        let known = ["ended", "paid", "refund_due", "refunded"].into_iter().find(|known| *known == fact).unwrap();
+        purchase.attempts[attempt] = known;
+        purchase.status = if known == "paid" { "confirmed" } else { purchase.status };
+        (200, purchase.shown())
+    }
+
     fn end(&mut self, order: &str, status: &'static str) -> (u16, Value) {
-        let purchase = self.purchases.values_mut().find(|purchase| order == format!("or_{}", purchase.id)).unwrap();
+        let purchase = self.of_order(order);
         assert_eq!(purchase.status, "held");
         purchase.status = status;
         (200, purchase.shown())
@@ -202,11 +253,17 @@ impl Shop {
 }
 
 impl Purchase {
+    /// Whether it, or an attempt to pay it, stands like that.
+    pub(crate) fn is(&self, status: &str) -> bool {
+        self.status == status || self.attempts.contains(&status)
+    }
+
     fn shown(&self) -> Value {
         json!({
             "status": self.status, "purchase": format!("pu_{}", self.id), "order": format!("or_{}", self.id),
             "sale": "drop", "item": "boot", "quantity": 1, "units": [{"number": 0, "generation": 0}],
             "pay_by": "2030-01-01T00:00:00Z",
+            "payments": self.attempts.iter().enumerate().map(|(n, status)| json!({"attempt": n, "status": status})).collect::<Vec<_>>(),
             "receipt": {"sale_id": "0".repeat(32), "position": 7, "record_hash": "h".repeat(43)},
         })
     }

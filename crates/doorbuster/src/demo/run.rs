@@ -69,19 +69,29 @@ fn audit_all(stage: &Stage, notes: &std::path::Path) -> anyhow::Result<audit::Au
     Ok(audits.swap_remove(place))
 }
 
-/// Waits for every hold to end, closes the sale (which reveals the slot secret), and waits for the books.
+/// Waits for every hold to end and for all money to have its place, closes the sale (which reveals the slot secret), and waits for the
+/// books.
 fn end_sale(stage: &Stage) -> anyhow::Result<Value> {
-    let operator = &stage.operator;
-    wait_for(stage, operator, "an open hold", |sale| {
+    wait_for(stage, &stage.operator, "an open hold", |sale| {
         sale["counts"].as_array().into_iter().flatten().all(|item| item["held"] == 0)
+    })?;
+    let bookkeeper = &stage.bookkeepers[0];
+    let books = Books::open_reader(&bookkeeper.data.join("books.sqlite"))?;
+    wait_for(stage, &bookkeeper.operator, "money that is under way", |sale| {
+        are_drained(sale) && books.money(&stage.sale).is_ok_and(|money| money.unsettled == 0)
     })?;
     stage.operator.ask(Method::POST, &format!("/admin/v1/sales/{}/close", stage.sale), None)?;
     let mut closed = Value::Null;
     for bookkeeper in &stage.bookkeepers {
-        let done = |sale: &Value| sale["phase"] == "closed" && sale["books_lag"] == 0;
+        let done = |sale: &Value| sale["phase"] == "closed" && are_drained(sale);
         closed = wait_for(stage, &bookkeeper.operator, "the books", done)?;
     }
     Ok(closed)
+}
+
+/// Every service of the books has read the chain to its end.
+fn are_drained(sale: &Value) -> bool {
+    sale["services"].as_object().is_some_and(|services| services.values().all(|lag| *lag == 0))
 }
 
 fn wait_for(stage: &Stage, operator: &Operator, what: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
@@ -98,7 +108,9 @@ fn wait_for(stage: &Stage, operator: &Operator, what: &str, done: impl Fn(&Value
 }
 
 fn outcome(stage: &Stage, crowd: &CrowdReport, closed: &Value, audit: &audit::AuditReport) -> anyhow::Result<Value> {
-    let counts = Books::open_reader(&stage.bookkeepers[0].data.join("books.sqlite"))?.counts(&stage.sale)?;
+    let books = Books::open_reader(&stage.bookkeepers[0].data.join("books.sqlite"))?;
+    let (orders, money) = (books.counts(&stage.sale)?, books.money(&stage.sale)?);
+    let benefits = books.benefits(&stage.sale)?;
     let promises: serde_json::Map<String, Value> = audit
         .promises
         .iter()
@@ -113,9 +125,15 @@ fn outcome(stage: &Stage, crowd: &CrowdReport, closed: &Value, audit: &audit::Au
         "attempts": crowd.attempts,
         "wins": crowd.wins,
         "refusals": crowd.refusals,
-        "orders": counts.orders,
-        "paid": counts.paid,
-        "released": counts.released,
+        "orders": orders.orders,
+        "paid": orders.paid,
+        "released": orders.released,
+        // Of both: paid orders that the shop refunded, and released ones whose money came too late.
+        "refunded": money.refunded + money.refunded_late,
+        "refunded_late": money.refunded_late,
+        "coupons_used": benefits.coupons_used,
+        "points_posted": benefits.points_posted,
+        "points_taken_back": benefits.points_taken_back,
         "wins_per_s": crowd.wins_per_s,
         "refusals_per_s": crowd.refusals_per_s,
         "latency_ms": crowd.latency_ms,

@@ -32,19 +32,20 @@ impl Screen {
             format!("{:>5.1} s  {} of {} people have their pass", seconds(seen), seen.passes, seen.shoppers)
         } else {
             format!(
-                "{:>5.1} s  {} of {} came  {} won  {} times refused  {} paid  {} gave back{latency}",
+                "{:>5.1} s  {} of {} came  {} won  {} times refused  {} paid  {} refunded  {} gave back{latency}",
                 seconds(seen),
                 seen.arrived,
                 seen.shoppers,
                 seen.wins,
                 refused,
                 seen.paid,
+                seen.refunded,
                 seen.cancelled,
             )
         };
         if self.terminal {
-            // A terminal that is gone needs no progress.
-            let _ = write!(std::io::stderr(), "\r\x1b[2K{line}");
+            // Cut at the edge: a line that wraps could not be written over. A terminal that is gone needs no progress.
+            let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{line}\x1b[?7h");
         } else {
             progress(&line);
         }
@@ -63,6 +64,7 @@ fn seconds(seen: &Progress) -> f64 {
 
 /// The short report for people.
 pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::AuditReport, stock: u32) -> String {
+    let (refunded, late) = (outcome["refunded"].as_u64().unwrap_or(0), outcome["refunded_late"].as_u64().unwrap_or(0));
     let mut text = String::new();
     let mut line = |words: String| {
         text.push_str(&words);
@@ -72,6 +74,14 @@ pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::Audi
     line(format!(
         "{} purchases were granted: {} paid, {} released (given back or not paid in time) and sold again.",
         crowd.wins, outcome["paid"], outcome["released"]
+    ));
+    line(format!(
+        "{refunded} of them were refunded: {} by the shop, {late} because the money came after the hold had ended.",
+        refunded - late
+    ));
+    line(format!(
+        "{} of the paid orders used a coupon. {} points were posted, and refunds took {} of them back.",
+        outcome["coupons_used"], outcome["points_posted"], outcome["points_taken_back"]
     ));
     line(format!(
         "{} replies were lost on the way; everyone asked again with the same key and got the same answer ({} still wait).",

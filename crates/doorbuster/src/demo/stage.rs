@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use crowd::CrowdOptions;
 use crowd::http::request_blocking;
+use crowd::{Checkout, CrowdOptions};
 use crowd::{CrowdReport, Progress};
-use domain::{ChainTime, Currency, ItemDefinition, SaleDefinition};
+use domain::{ChainTime, CouponDefinition, Currency, ItemDefinition, SaleDefinition};
 use http::Method;
 use serde::Deserialize;
 
@@ -22,6 +22,13 @@ use crate::data_client::{Endpoints, Operator};
 pub(super) const ITEM: &str = "boot";
 const HOLD_SECONDS: u64 = 5;
 const GRACE_SECONDS: u64 = 1;
+/// Short, so that some money comes too late.
+const HOLD_EXTENSION_SECONDS: u64 = 2;
+/// Winners take up to this long to make up their minds; nearly all of the hold, so that the payments do not come with the rush.
+const DECIDE_MILLISECONDS_MAX: u64 = 4_000;
+const COUPON: &str = "WINTER20";
+/// A code that people have heard of and that the sale does not have.
+const RUMOUR: &str = "WINTER50";
 /// After the arrivals: long enough for abandoned holds to expire and be sold again.
 const LINGER_SECONDS: u64 = 9;
 const START_TIME_MAX: Duration = Duration::from_secs(20);
@@ -108,7 +115,7 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
 }
 
 fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
-    let (public, admin) = (port_near(8080), port_near(8081));
+    let (public, admin) = (port_near(8080)?, port_near(8081)?);
     let child = Command::new(std::env::current_exe()?)
         .arg("serve")
         .arg("--with-parent")
@@ -117,19 +124,23 @@ fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
         .args(["--set", &format!("public.address=127.0.0.1:{public}")])
         .args(["--set", &format!("admin.address=127.0.0.1:{admin}")])
         .args(["--set", "identity.dangerous_guest_tokens=true"])
+        .args(["--set", "payment.provider=sandbox"])
+        .args(["--set", "payment.dangerous_sandbox_provider=true"])
         .env("DOORBUSTER_IDENTITY__ISSUER", ISSUER)
         .env("DOORBUSTER_IDENTITY__AUDIENCE", AUDIENCE)
         .env("DOORBUSTER_IDENTITY__HS256_SECRETS", secret)
-        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        // That people pay in the sandbox is no news to whoever runs a demo.
+        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,doorbuster::till=error".to_owned()))
         .stdin(Stdio::null())
         .spawn()
         .context("the server process did not start")?;
     Ok(Process(child))
 }
 
-/// The wanted port where it is free, else any.
-fn port_near(wanted: u16) -> u16 {
-    if TcpListener::bind(("127.0.0.1", wanted)).is_ok() { wanted } else { 0 }
+/// The wanted port where it is free, else another that is.
+fn port_near(wanted: u16) -> std::io::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", wanted)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn wait_until_ready(data: &Path, server: &mut Process) -> anyhow::Result<Operator> {
@@ -172,6 +183,12 @@ impl Stage {
             token_secret: self.identity.hs256_secrets.first().cloned().unwrap_or_default().into_bytes(),
             issuer: self.identity.issuer.clone(),
             audience: self.identity.audience.clone(),
+            // The sandbox is for a process that is alone; a cluster's shop takes the money itself.
+            checkout: if self.server.is_some() { Checkout::Provider } else { Checkout::Reported },
+            decide_milliseconds_max: DECIDE_MILLISECONDS_MAX,
+            coupons: vec![COUPON.to_owned(), RUMOUR.to_owned()],
+            coupon_share: 0.1,
+            refund_share: 0.05,
             ..CrowdOptions::default()
         }
     }
@@ -181,6 +198,8 @@ impl Stage {
         self.sale = format!("demo-{}", taken + 1);
         options.sale.clone_from(&self.sale);
         let now = ChainTime(crowd_clock());
+        let uses_max = (args.stock / 50).max(1);
+        let coupon = CouponDefinition { code: Some(COUPON.to_owned()), hash: None, percent: 20, uses_max };
         let opens_at = now.plus(options.passes_take().as_millis() as u64 + 1_000);
         let definition = SaleDefinition {
             sale: self.sale.clone(),
@@ -198,8 +217,8 @@ impl Stage {
             limit_per_customer: 1,
             resale_delay_milliseconds: 1_000,
             unpaid_releases_max: 1_000,
-            hold_extension_seconds: 900,
-            coupons: Vec::new(),
+            hold_extension_seconds: HOLD_EXTENSION_SECONDS,
+            coupons: vec![coupon],
             settle_after_seconds: 3_600,
             external_id: None,
             test: true,
@@ -211,7 +230,7 @@ impl Stage {
                 limit_per_customer: 1,
                 sku: None,
                 external_id: None,
-                points: 0,
+                points: 89,
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;

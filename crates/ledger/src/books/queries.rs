@@ -161,6 +161,28 @@ pub struct OrderCounts {
     pub released: u64,
 }
 
+/// What became of the money of a sale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoneyCounts {
+    /// Confirmed orders that have a payment which went back, and none that stands.
+    pub refunded: u64,
+    /// The same for released orders: the money came too late.
+    pub refunded_late: u64,
+    /// Attempts that are open, and money that has yet to go back.
+    pub unsettled: u64,
+}
+
+/// What customers of a sale were given beside their units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BenefitCounts {
+    /// Live orders with a coupon.
+    pub coupons_used: u64,
+    /// Points for paid orders.
+    pub points_posted: u64,
+    /// Those of them that refunds took back.
+    pub points_taken_back: u64,
+}
+
 const ORDER_COLUMNS: &str = "number, purchase, customer, item, units, price, currency, status, release_reason, held_at, pay_by, \
      ended_at, record";
 
@@ -295,6 +317,38 @@ impl Books {
             }
         }
         Ok(counts)
+    }
+
+    /// What became of the money of a sale, as far as the services of orders and of payment have both read it.
+    pub fn money(&self, sale: &str) -> Result<MoneyCounts, BooksError> {
+        let mut statement = self.connection.prepare_cached(
+            "WITH paid AS (SELECT number, max(status = 'paid') AS stands, max(status = 'refunded') AS went_back, \
+             sum(status IN ('open', 'refund_due')) AS unsettled FROM payments WHERE sale = :sale GROUP BY number) \
+             SELECT status, sum(went_back AND NOT stands), sum(unsettled) FROM paid JOIN orders USING (number) \
+             WHERE sale = :sale GROUP BY status",
+        )?;
+        let mut rows = statement.query(named_params! {":sale": sale})?;
+        let mut counts = MoneyCounts::default();
+        while let Some(row) = rows.next()? {
+            counts.unsettled += row.get::<_, u64>(2)?;
+            match row.get(0)? {
+                OrderStatus::Held => {}
+                OrderStatus::Confirmed => counts.refunded = row.get(1)?,
+                OrderStatus::Released => counts.refunded_late = row.get(1)?,
+            }
+        }
+        Ok(counts)
+    }
+
+    /// What customers of a sale were given beside their units.
+    pub fn benefits(&self, sale: &str) -> Result<BenefitCounts, BooksError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT (SELECT coalesce(sum(used), 0) FROM coupons WHERE sale = :sale), coalesce(sum(posted), 0), \
+             coalesce(sum(taken_back), 0) FROM points WHERE sale = :sale",
+        )?;
+        Ok(statement.query_row(named_params! {":sale": sale}, |row| {
+            Ok(BenefitCounts { coupons_used: row.get(0)?, points_posted: row.get(1)?, points_taken_back: row.get(2)? })
+        })?)
     }
 
     /// The units of every item of a sale, in the definition's order; empty before `created` has been applied.

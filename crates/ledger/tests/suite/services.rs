@@ -2,6 +2,7 @@
 
 use domain::record::{Attempt, Held, ReleaseReason};
 use domain::{Currency, ParkReason, ParkedPayment, PurchaseNumber, Received, Record};
+use ledger::books::{BenefitCounts, MoneyCounts};
 use ledger::{Books, Service};
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -190,6 +191,27 @@ fn every_service_keeps_what_a_chain_says_of_its_concern() {
     assert_eq!(page.iter().map(|row| (row.number.0, row.attempt)).collect::<Vec<_>>(), [(0, 0), (0, 1)]);
     let page = books.payments_of_sale(SALE, Some((PurchaseNumber(0), 1)), 2).unwrap();
     assert_eq!(page.iter().map(|row| (row.number.0, row.status.as_str())).collect::<Vec<_>>(), [(2, "paid")]);
+    // Order 2 keeps its money, so only order 0 counts, and once.
+    assert_eq!(books.money(SALE).unwrap(), MoneyCounts { refunded: 1, ..MoneyCounts::default() });
+    let benefits = BenefitCounts { coupons_used: 2, points_posted: 28, points_taken_back: 14 };
+    assert_eq!(books.benefits(SALE).unwrap(), benefits);
+}
+
+#[test]
+fn money_that_came_too_late_is_unsettled_until_it_went_back() {
+    let mut chain = beginning();
+    chain.push(&[held(0, 0, &[unit(0, 0)]), held(1, 0, &[unit(1, 0)])]);
+    chain.push(&[Record::PaymentBegun(attempt(0, 0)), Record::PaymentBegun(attempt(1, 0))]);
+    assert_eq!(read(&chain).1.money(SALE).unwrap(), MoneyCounts { unsettled: 2, ..MoneyCounts::default() });
+    chain.push(&[released(0, ReleaseReason::Expired)]);
+    chain.push(&[
+        Record::PaymentReceived(attempt(0, 0), Received::RefundDue),
+        Record::PaymentReceived(attempt(1, 0), Received::Confirms),
+    ]);
+    assert_eq!(read(&chain).1.money(SALE).unwrap(), MoneyCounts { unsettled: 1, ..MoneyCounts::default() });
+    chain.push(&[Record::Refunded(attempt(0, 0))]);
+    assert_eq!(read(&chain).1.money(SALE).unwrap(), MoneyCounts { refunded_late: 1, ..MoneyCounts::default() });
+    assert_eq!(read(&chain).1.money("another").unwrap(), MoneyCounts::default());
 }
 
 #[test]
