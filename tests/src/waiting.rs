@@ -10,13 +10,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 ///
 /// # Panics
 /// When there is nothing after [`TIME_MAX`]; `what` names it.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + TIME_MAX;
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(TIME_MAX, what, look)
+}
+
+/// The same where something takes longer than everything else.
+///
+/// # Panics
+/// When there is nothing after `time_max`; `what` names it.
+pub fn eventually_within<T>(time_max: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + time_max;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "still no sign of {what} after {} s", TIME_MAX.as_secs());
+        assert!(Instant::now() < deadline, "still no sign of {what} after {} s", time_max.as_secs());
         std::thread::sleep(LOOK_EVERY);
     }
 }
