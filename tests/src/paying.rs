@@ -38,8 +38,13 @@ pub fn aim(standin: &StandIn, public: SocketAddr) {
 
 /// The customer goes to pay.
 pub fn pay(customer: &Customer, order: &str) -> Reply {
+    customer.asks(pay_request(order))
+}
+
+/// The request of a customer who goes to pay, without a token.
+pub fn pay_request(order: &str) -> Request {
     let request = Request::post(&format!("/v1/orders/{order}/payments"));
-    customer.asks(request.json(&json!({ "return_url": "https://shop.test/thanks" })))
+    request.json(&json!({ "return_url": "https://shop.test/thanks" }))
 }
 
 /// Where each attempt to pay an order stands, as its customer is told.
@@ -128,6 +133,7 @@ pub fn compare(provider: &Totals, told: &BTreeMap<String, Value>, books: &MoneyB
         let order = order["status"].as_str().unwrap_or_default();
         *ended.entry(format!("payment {status}, order {order}")).or_default() += 1;
     }
+    assert_eq!(provider.refunds_refused, 0, "nothing is asked back twice");
     let attempts: u64 = books.sums.values().map(|(attempts, _)| attempts).sum();
     assert_eq!(attempts, provider.payments.len() as u64, "attempts to pay, and payments");
     assert_eq!(books.money(&["paid", "refunded"]), captured, "what was taken and believed");
