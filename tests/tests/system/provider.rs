@@ -78,6 +78,32 @@ fn killed_between_a_refund_and_its_record_it_refunds_once() {
     assert_eq!(refunded(&standin), (4_900, 1));
 }
 
+/// Two attempts that the provider hears of late, when their holds are over: it never answers for the first, and the second has its money
+/// back before that is given up.
+#[test]
+fn a_call_that_hangs_holds_up_no_other_payment() {
+    let mut options = provider_options();
+    options.plan.script = [Behaviour::AnswerHangs].into();
+    let standin = StandIn::start(options).unwrap();
+    let server = start(&standin);
+    let mut definition = open_sale("drop", 3);
+    (definition.hold_seconds, definition.hold_extension_seconds) = (2, 0);
+    server.create(&definition);
+    standin.outage(Outage::Unavailable);
+    let orders = buy(&server, 0..2);
+    pay_all(&orders);
+    until("the end of the holds", || server.counts("drop")[1] == 0);
+    // Nothing is left for the money that comes.
+    let anna = server.customer("anna", "drop");
+    let bought = anna.attempt("boot", "key", 3).send().is(201, "held").text("order");
+    server.confirm(&bought).is(200, "confirmed");
+    standin.outage(Outage::None);
+    until("a refund", || standin.books().refunds.len() == 1);
+    assert_eq!(standin.hanging(), 1, "nobody has given up yet");
+    settled(&server, || {});
+    compare(&standin.books(), &told(&server, &orders), &MoneyBooks::read(server.data(), "drop"));
+}
+
 /// So many customers pay while the provider does whatever providers do, is away for a while, and our process is killed.
 #[test]
 fn both_sides_agree_to_the_cent_through_outages_and_kills() {
