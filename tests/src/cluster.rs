@@ -58,6 +58,8 @@ pub struct Cluster {
     nodes: BTreeMap<&'static str, Node>,
     /// Where each gate was reached last: it comes back to the same place, as behind a name.
     places: BTreeMap<&'static str, (SocketAddr, SocketAddr)>,
+    /// What every node is told besides, until the next test.
+    given: Vec<String>,
     /// One for each reach that was asked for.
     notes: usize,
 }
@@ -68,6 +70,9 @@ impl Cluster {
         static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
         let cluster = CLUSTER.get_or_init(|| Mutex::new(Self::start()));
         let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        if !cluster.given.is_empty() {
+            cluster.give(Vec::new());
+        }
         cluster.heal();
         cluster
     }
@@ -79,7 +84,26 @@ impl Cluster {
         let servers = folder.join("servers");
         let servers = on_keeper(move || services::up(Life::Ours, &servers, &nats, &|_| {})).expect("the servers start");
         let configuration = configure(&folder.join("nodes"), &servers.file).expect("the folder is writable");
-        Self { servers, folder, configuration, nodes: BTreeMap::new(), places: BTreeMap::new(), notes: 0 }
+        Self {
+            servers,
+            folder,
+            configuration,
+            nodes: BTreeMap::new(),
+            places: BTreeMap::new(),
+            given: Vec::new(),
+            notes: 0,
+        }
+    }
+
+    /// Has every node begin anew with these settings, which it keeps until the next test.
+    pub fn give(&mut self, settings: Vec<String>) {
+        self.given = settings;
+        for (name, _) in NODES {
+            if self.nodes.contains_key(name) {
+                self.kill_node(name);
+            }
+        }
+        self.heal();
     }
 
     /// Starts whatever does not run, servers too, and lets run what was frozen.
@@ -222,6 +246,7 @@ impl Cluster {
         if let Some((public, admin)) = self.places.get(name) {
             more.extend([format!("public.address={public}"), format!("admin.address={admin}")]);
         }
+        more.extend(self.given.iter().cloned());
         let role = NODES.iter().find(|(of, _)| *of == name).expect("a node's name").1;
         let (nodes, configuration) = (self.folder.join("nodes"), self.configuration.clone());
         let node = on_keeper(move || {

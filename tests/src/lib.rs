@@ -8,6 +8,7 @@ mod binary;
 pub mod cluster;
 mod customer;
 mod folder;
+pub mod paying;
 mod promises;
 pub mod proxy;
 mod sales;
@@ -21,7 +22,7 @@ pub use folder::Folder;
 pub use promises::{audit_is_clean, audit_is_complete, verify_sale};
 pub use sales::{item, open_sale, sale_of};
 pub use server::{Reach, Server};
-pub use waiting::{TIME_MAX, eventually, until, within};
+pub use waiting::{TIME_MAX, eventually, eventually_within, until, within};
 pub use wire::{Connection, Reply, Request};
 
 /// The shop that the servers of the tests belong to.

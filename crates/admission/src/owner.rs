@@ -226,8 +226,8 @@ impl<L: ChainLog> Owner<L> {
         self.passes_open |= self.core.now >= self.core.definition.passes_open_at;
         self.core.set_storage_full(self.spare_failed_at.is_some());
         let due = self.decide(inbox, &mut turn);
-        let expiries_max = limits::BATCH_EXPIRIES_MAX.min(limits::BATCH_DECISIONS_MAX.saturating_sub(due.len()));
-        self.core.expire(expiries_max, &mut turn.records);
+        // However many requests there are: else whoever fills every batch would keep all holds.
+        self.core.expire(limits::BATCH_EXPIRIES_MAX, &mut turn.records);
         self.core.finish(self.options.slot_secret, &mut turn.records);
         self.digest(monotonic, &mut turn);
         let receipts = match self.chain(&mut turn) {

@@ -20,7 +20,7 @@ pub const COUPONS_MAX: usize = 64;
 pub const POINTS_PER_UNIT_MAX: u32 = 1_000_000;
 /// Units withdrawn by one stock change, since the record lists each.
 pub const WITHDRAWN_PER_RECORD_MAX: u32 = 10_000;
-/// Decisions in one batch.
+/// Decisions in one batch; expiries come on top.
 pub const BATCH_DECISIONS_MAX: usize = 1_000;
 /// Expiries in one batch, so that purchases never wait behind a wave of them.
 pub const BATCH_EXPIRIES_MAX: usize = 256;
@@ -74,6 +74,8 @@ const _: () = assert!(DEFINITION_BYTES_MAX < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(WITHDRAWN_PER_RECORD_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_DECISIONS_MAX);
+// A release names a grant and a reason; decisions leave half of a batch for what is not theirs.
+const _: () = assert!(BATCH_EXPIRIES_MAX * 128 < BATCH_BYTES_MAX / 2);
 const _: () = assert!((UNITS_PER_ITEM_MAX as u64) < INTEGER_MAX);
 const _: () = assert!(TIME_MAX / 2 + SECONDS_MAX * 1_000 < TIME_MAX);
 const _: () = assert!(POINTS_PER_UNIT_MAX as u64 * UNITS_PER_ITEM_MAX as u64 * (ITEMS_MAX as u64) < INTEGER_MAX);

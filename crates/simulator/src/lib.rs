@@ -4,12 +4,15 @@
 mod bookkeeping;
 pub mod disk;
 mod foresight;
+mod hour;
 mod judge;
 mod life;
 pub mod naive;
 mod notes;
 mod plan;
+mod provider;
 mod shoppers;
 mod simulation;
 
+pub use hour::{Hour, HourTally, live_an_hour};
 pub use simulation::{Failure, Outcome, SimulationOptions, Tally, simulate};

@@ -7,7 +7,7 @@ use chain::{LogReader, OpenError};
 use domain::SalePhase;
 
 use crate::foresight::Foresight;
-use crate::shoppers::provider_reports;
+use crate::provider::provider_reports;
 use crate::simulation::{End, World};
 
 /// Starts in a row that the weather may spoil.
@@ -207,10 +207,5 @@ impl World {
             }
         }
         Ok(End::Peaceful)
-    }
-
-    fn pass_time(&mut self, milliseconds: u64) {
-        self.clocks.0 += milliseconds;
-        self.clocks.1 += milliseconds;
     }
 }

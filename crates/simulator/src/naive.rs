@@ -97,7 +97,7 @@ impl Naive {
         }
         self.storage_full = storage_full;
         let expected: Vec<Expected> = requests.iter().map(|request| self.request(request)).collect();
-        self.expire(limits::BATCH_EXPIRIES_MAX.min(limits::BATCH_DECISIONS_MAX - expected.len()));
+        self.expire(limits::BATCH_EXPIRIES_MAX);
         self.finish();
         if clocks.1 >= self.digest_at && self.holds() > 0 {
             self.digest_at = clocks.1 + 5_000;

@@ -71,6 +71,22 @@ impl Plan {
         }
     }
 
+    /// A sale that is open for longer than an hour and whose limits are in nobody's way.
+    pub(crate) fn draw_an_hour(random: &mut fastrand::Rng, steps: u32) -> Self {
+        let mut plan = Self::draw(random, steps);
+        let definition = &mut plan.definition;
+        definition.opens_at = ChainTime(plan.begins_at);
+        definition.closes_at = ChainTime(plan.begins_at + 2 * 3_600_000);
+        definition.spread_milliseconds = 0;
+        definition.limit_per_customer = 1_000_000;
+        (definition.grants_per_pass_max, definition.grants_per_customer_max) = (1_000, 1_000);
+        definition.unpaid_releases_max = 1_000;
+        for item in &mut definition.items {
+            (item.stock, item.limit_per_customer) = (1_000, 1_000_000);
+        }
+        Self { shoppers: 20, private_bytes: 0..200, ..plan }
+    }
+
     pub(crate) fn signer(&self) -> HeadSigner {
         HeadSigner::from_seed(&self.signing_seed)
     }

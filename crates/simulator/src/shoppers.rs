@@ -7,8 +7,7 @@ use chain::PrivatePart;
 use chain::batch::hash;
 use chain::head::slot_offset;
 use domain::{
-    AttemptStatus, ChainTime, Currency, ParkReason, ParkedPayment, PaymentFact, Pseudonym, PurchaseId, PurchaseNumber,
-    Refusal,
+    ChainTime, Currency, ParkReason, ParkedPayment, PaymentFact, Pseudonym, PurchaseId, PurchaseNumber, Refusal,
 };
 
 use crate::notes::Notes;
@@ -345,27 +344,6 @@ fn payment(random: &mut fastrand::Rng, number: PurchaseNumber, by: Option<Pseudo
             Command::ParkPayment { number, parked: Box::new(parked) }
         }
     }
-}
-
-/// How a provider ends what is under way with it: every open payment one way or the other, and every refund.
-pub(crate) fn provider_reports(random: &mut fastrand::Rng, core: &Core) -> Vec<(Request, Ticket)> {
-    let mut reports = Vec::new();
-    let grants = (0..).map_while(|number| core.grant(PurchaseNumber(number)));
-    for grant in grants {
-        for (attempt, status) in (0..).zip(&grant.attempts) {
-            let number = grant.number;
-            let command = match status {
-                AttemptStatus::Open => {
-                    let fact = if random.bool() { PaymentFact::Paid } else { PaymentFact::Ended };
-                    Command::ReportPayment { number, attempt, fact }
-                }
-                AttemptStatus::RefundDue => Command::NoteRefund { number, attempt },
-                AttemptStatus::Ended | AttemptStatus::Paid | AttemptStatus::Refunded => continue,
-            };
-            reports.push((Request::Decide(command, None), Ticket::Other));
-        }
-    }
-    reports
 }
 
 /// Whether a grant may have become `now` since it was told as `before`.

@@ -64,6 +64,9 @@ pub struct Tally {
     pub full: u64,
     /// Seeds that lived to see the sale settled.
     pub settled: u64,
+    /// Reports of payments a millisecond before, at and after the pay-by time of their hold, the end of its grace, and that of its
+    /// extension.
+    pub callbacks_at_ends: [u64; 9],
 }
 
 impl Tally {
@@ -81,6 +84,9 @@ impl Tally {
         self.released += other.released;
         self.full += other.full;
         self.settled += other.settled;
+        for (count, more) in self.callbacks_at_ends.iter_mut().zip(other.callbacks_at_ends) {
+            *count += more;
+        }
     }
 }
 
@@ -107,16 +113,10 @@ pub struct Failure {
 
 /// Runs one seed.
 pub fn simulate(seed: u64, options: SimulationOptions) -> Result<Outcome, Failure> {
-    let mut world = World::new(seed, options);
-    let lived = catch_unwind(AssertUnwindSafe(|| {
+    World::new(seed, options, Plan::draw).judged(|world| {
         let end = world.live()?;
-        judge::judge(&mut world, end)
-    }));
-    let judged = lived.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-        Err(format!("panicked: {}", text.unwrap_or("without words")))
-    });
-    judged.map_err(|what| Failure { seed, step: world.tally.steps, what })
+        judge::judge(world, end)
+    })
 }
 
 /// How a seed's life ended.
@@ -131,6 +131,8 @@ pub(crate) enum End {
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) random: fastrand::Rng,
+    /// The provider's own, so that the seeds of earlier versions still lead to much the same storms.
+    pub(crate) provider: fastrand::Rng,
     pub(crate) options: SimulationOptions,
     pub(crate) plan: Plan,
     pub(crate) disk: FakeDisk,
@@ -156,14 +158,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(seed: u64, options: SimulationOptions) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        options: SimulationOptions,
+        draw: impl FnOnce(&mut fastrand::Rng, u32) -> Plan,
+    ) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut random, options.steps);
+        let plan = draw(&mut random, options.steps);
         let disk = FakeDisk::new(random.u64(..));
         let clocks = (plan.begins_at, random.u64(0..1_000_000));
         Self {
             seed,
             random,
+            provider: fastrand::Rng::with_seed(!seed),
             options,
             shoppers: Shoppers::new(&plan),
             plan,
@@ -185,12 +192,23 @@ impl World {
         }
     }
 
+    /// Lives in this world; a panic is a broken promise too.
+    pub(crate) fn judged<T>(mut self, live: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, Failure> {
+        let judged = catch_unwind(AssertUnwindSafe(|| live(&mut self))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            Err(format!("panicked: {}", text.unwrap_or("without words")))
+        });
+        judged.map_err(|what| Failure { seed: self.seed, step: self.tally.steps, what })
+    }
+
     fn live(&mut self) -> Result<End, String> {
         self.create()?;
         for _ in 0..self.plan.steps {
             self.tally.steps += 1;
             self.weather();
-            self.move_clocks();
+            if !self.callback_at_an_end() {
+                self.move_clocks();
+            }
             self.crowd_acts()?;
             self.operator_acts();
             if self.step()? == End::Refused {

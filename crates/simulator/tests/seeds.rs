@@ -23,7 +23,12 @@ fn two_hundred_seeds_keep_every_promise() {
     outcomes.iter().for_each(|outcome| tally.add(&outcome.tally));
     // A simulation in which nothing happens would keep every promise too.
     let lively = [tally.crashes, tally.failed_opens, tally.refused, tally.wins, tally.refusals, tally.paid];
-    assert!(lively.into_iter().chain([tally.released, tally.full, tally.settled]).all(|count| count > 0), "{tally:?}");
+    let lively = lively
+        .into_iter()
+        .chain([tally.released, tally.full, tally.settled])
+        .chain(tally.callbacks_at_ends.chunks(3).map(|around| around.iter().sum()));
+    assert!(lively.into_iter().all(|count| count > 0), "{tally:?}");
+    eprintln!("callbacks around the ends of holds: {:?}", tally.callbacks_at_ends);
 }
 
 #[test]

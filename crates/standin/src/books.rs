@@ -77,6 +77,8 @@ pub struct Totals {
     pub payments: Vec<Payment>,
     /// Every refund, in the order in which they were made.
     pub refunds: Vec<Refund>,
+    /// How often more was asked back than there was.
+    pub refunds_refused: u64,
 }
 
 /// Why something is not done.
@@ -100,6 +102,7 @@ pub(crate) struct Books {
     by_reference: HashMap<String, usize>,
     by_key: HashMap<String, usize>,
     refund_by_key: HashMap<String, usize>,
+    refunds_refused: u64,
 }
 
 /// What a creation asks for.
@@ -200,6 +203,7 @@ impl Books {
         let index = *self.by_reference.get(reference).ok_or(Refusal::Missing)?;
         let payment = &mut self.payments[index];
         if amount == 0 || amount > payment.captured - payment.refunded {
+            self.refunds_refused += 1;
             return Err(Refusal::TooMuch);
         }
         payment.refunded += amount;
@@ -224,7 +228,8 @@ impl Books {
 
     /// Everything.
     pub(crate) fn totals(&self) -> Totals {
-        let mut totals = Totals { payments: self.payments.clone(), refunds: self.refunds.clone(), ..Totals::default() };
+        let (payments, refunds) = (self.payments.clone(), self.refunds.clone());
+        let mut totals = Totals { payments, refunds, refunds_refused: self.refunds_refused, ..Totals::default() };
         for payment in &self.payments {
             *totals.captured.entry(payment.currency.clone()).or_default() += payment.captured;
             *totals.refunded.entry(payment.currency.clone()).or_default() += payment.refunded;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -96,6 +96,7 @@ pub(crate) struct Director {
     courier: Arc<Courier>,
     outages: mpsc::Sender<(Outage, SyncSender<()>)>,
     is_unavailable: AtomicBool,
+    hanging: AtomicUsize,
     /// One change at a time.
     turning: Mutex<()>,
 }
@@ -140,8 +141,14 @@ impl StandIn {
         let [listener, direction] = adopted(&runtime, bound)?;
         let addresses = (listener.local_addr()?, direction.local_addr()?);
         let (outages, changes) = mpsc::channel(1);
-        let is_unavailable = AtomicBool::new(false);
-        let director = Arc::new(Director { service, courier, outages, is_unavailable, turning: Mutex::default() });
+        let director = Arc::new(Director {
+            service,
+            courier,
+            outages,
+            is_unavailable: AtomicBool::new(false),
+            hanging: AtomicUsize::new(0),
+            turning: Mutex::default(),
+        });
         let (stop, stopped) = oneshot::channel();
         let running = Arc::clone(&director);
         let thread = std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
@@ -200,6 +207,11 @@ impl StandIn {
     /// Everything in the books.
     pub fn books(&self) -> Totals {
         self.director.service.totals()
+    }
+
+    /// Calls that will never be answered and whose callers still wait.
+    pub fn hanging(&self) -> usize {
+        self.director.hanging.load(Ordering::SeqCst)
     }
 
     /// Callbacks that nobody has accepted yet.
@@ -320,7 +332,26 @@ async fn answer(director: Arc<Director>, request: Request<Incoming>) -> Result<R
     match director.service.serve(&asks) {
         Outcome::Reply(status, body) => Ok(reply(status, &body)),
         Outcome::HangUp => Err(HungUp),
-        Outcome::Silence => std::future::pending::<Result<_, Infallible>>().await.map_err(|never| match never {}),
+        Outcome::Silence => {
+            let _hanging = Hanging::begin(&director.hanging);
+            std::future::pending::<Result<_, Infallible>>().await.map_err(|never| match never {})
+        }
+    }
+}
+
+/// Counts a call as long as its caller waits.
+struct Hanging<'a>(&'a AtomicUsize);
+
+impl<'a> Hanging<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Looking after what is under way: attempts that nobody reports, holds whose time is over, refunds.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admission::{Answer, Command, Grant, GrantStatus, Query, Request};
 use domain::{AttemptStatus, PurchaseNumber, SalePhase, Stage, fault, limits};
 use engine::Sale;
-use futures_util::StreamExt as _;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use payment::RefundState;
 
 use crate::{Till, TillError, grant_of, money};
@@ -23,60 +24,66 @@ const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 pub(crate) struct Patience {
     next: Instant,
     failures: u32,
-    /// How it stood when it was last looked at, and whether its hold's time was over.
-    seen: (AttemptStatus, bool),
+    /// When it was last looked at.
+    urgency: Urgency,
+    /// It is being looked at.
+    is_under_way: bool,
+}
+
+/// What there is to do for an attempt. What becomes more urgent is looked at at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// A callback may tell more.
+    Open,
+    /// Nobody may pay any more.
+    Over,
+    /// Money has to go back.
+    RefundDue,
+}
+
+/// An attempt whose time has come.
+struct Due {
+    sale: Arc<Sale>,
+    grant: Grant,
+    attempt: u8,
 }
 
 impl Till {
     /// Looks after every sale, for ever. One of these is enough in a deployment; several do no harm.
     pub async fn run(&self) {
-        loop {
-            for sale in self.engine.sales() {
-                self.look(&sale).await;
-            }
-            // What has been settled meanwhile is never looked at again.
-            let long_ago = Instant::now().checked_sub(10 * TRY_AGAIN.1);
-            self.patience().retain(|_, patience| long_ago.is_none_or(|long_ago| patience.next > long_ago));
+        // A call that nobody answers takes one place of so many, and holds up nothing else.
+        self.due().for_each_concurrent(CALLS_MAX, |due| self.tend(due)).await;
+    }
+
+    /// Everything whose time has come, sale by sale, again and again.
+    fn due(&self) -> impl Stream<Item = Due> + '_ {
+        let looks = stream::unfold((), |()| async {
             tokio::time::sleep(LOOK_EVERY).await;
-        }
+            // What has been settled meanwhile is never looked at again.
+            self.patience().retain(|_, patience| patience.next + 10 * TRY_AGAIN.1 > Instant::now());
+            Some((stream::iter(self.engine.sales()), ()))
+        });
+        let grants = looks.flatten().flat_map(unsettled);
+        grants.flat_map(|(sale, grant)| {
+            let attempts = (0..).zip(&grant.attempts).filter(|(_, status)| status.is_unsettled());
+            let due = attempts.filter(|(attempt, _)| self.take_if_due(&sale, &grant, *attempt));
+            let due = due.map(|(attempt, _)| Due { sale: Arc::clone(&sale), grant: grant.clone(), attempt });
+            stream::iter(due.collect::<Vec<_>>())
+        })
     }
 
-    /// Everything of a sale that is under way.
-    async fn look(&self, sale: &Sale) {
-        let mut from = PurchaseNumber(0);
-        loop {
-            // Whoever cannot answer now is asked in a second.
-            let Some(Answer::Grants(grants)) = sale.owner.ask(Request::Read(Query::Unsettled { from })).await else {
-                return;
-            };
-            let last = grants.last().map(|grant| grant.number);
-            let is_last_page = grants.len() < limits::UNSETTLED_MAX;
-            futures_util::stream::iter(grants).for_each_concurrent(CALLS_MAX, |grant| self.tend(sale, grant)).await;
-            match last {
-                Some(PurchaseNumber(last)) if !is_last_page => from = PurchaseNumber(last + 1),
-                _ => return,
-            }
+    async fn tend(&self, Due { sale, grant, attempt }: Due) {
+        let urgency = self.urgency(&sale, &grant, attempt);
+        let outcome = match urgency {
+            Urgency::Open => self.ask(&sale, &grant, attempt).await,
+            Urgency::Over => self.end_attempt(&sale, grant.number).await,
+            Urgency::RefundDue => self.refund(&sale, &grant, attempt).await,
+        };
+        if let Err(error) = &outcome {
+            let sale = sale.name();
+            tracing::warn!(sale, number = grant.number.0, attempt, %error, "a payment is looked at again later");
         }
-    }
-
-    async fn tend(&self, sale: &Sale, grant: Grant) {
-        for (attempt, status) in (0..).zip(&grant.attempts) {
-            let is_over = self.is_over(sale, &grant);
-            let seen = (*status, is_over);
-            if !status.is_unsettled() || !self.is_due(sale, &grant, attempt, seen) {
-                continue;
-            }
-            let outcome = match status {
-                AttemptStatus::RefundDue => self.refund(sale, &grant, attempt).await,
-                _ if is_over => self.end_attempt(sale, grant.number).await,
-                _ => self.ask(sale, &grant, attempt).await,
-            };
-            if let Err(error) = &outcome {
-                let sale = sale.name();
-                tracing::warn!(sale, number = grant.number.0, attempt, %error, "a payment is looked at again later");
-            }
-            self.note(sale, &grant, attempt, outcome.is_err(), seen);
-        }
+        self.note(&sale, &grant, attempt, (urgency, outcome.is_err()));
     }
 
     /// Whether nobody may pay any more: the hold is over, or the order is paid another way, or the sale is.
@@ -105,26 +112,49 @@ impl Till {
         Ok(())
     }
 
-    /// Whether an attempt's time has come: at once where something is to be done, later where a callback will tell.
-    fn is_due(&self, sale: &Sale, grant: &Grant, attempt: u8, seen: (AttemptStatus, bool)) -> bool {
-        let now = Instant::now();
-        let waits = (AttemptStatus::Open, false);
-        let mut all = self.patience();
-        let entry = all.entry((sale.ordinal, grant.number, attempt));
-        let patience = entry.or_insert(Patience { next: now + ASK_EVERY, failures: 0, seen: waits });
-        now >= patience.next || seen != patience.seen
+    fn urgency(&self, sale: &Sale, grant: &Grant, attempt: u8) -> Urgency {
+        match grant.attempts[usize::from(attempt)] {
+            AttemptStatus::RefundDue => Urgency::RefundDue,
+            _ if self.is_over(sale, grant) => Urgency::Over,
+            _ => Urgency::Open,
+        }
     }
 
-    fn note(&self, sale: &Sale, grant: &Grant, attempt: u8, failed: bool, seen: (AttemptStatus, bool)) {
+    /// Whether an attempt's time has come; then it is under way until it is noted.
+    fn take_if_due(&self, sale: &Sale, grant: &Grant, attempt: u8) -> bool {
+        let now = Instant::now();
+        let urgency = self.urgency(sale, grant, attempt);
+        let first = if urgency == Urgency::Open { now + ASK_EVERY } else { now };
+        let patience = Patience { next: first, failures: 0, urgency, is_under_way: false };
         let mut all = self.patience();
-        let entry = all.entry((sale.ordinal, grant.number, attempt));
-        let patience = entry.or_insert(Patience { next: Instant::now(), failures: 0, seen });
-        patience.seen = seen;
-        patience.failures = if failed { patience.failures + 1 } else { 0 };
-        let pause = match patience.failures {
+        let patience = all.entry((sale.ordinal, grant.number, attempt)).or_insert(patience);
+        let is_taken = !patience.is_under_way && (now >= patience.next || urgency > patience.urgency);
+        patience.is_under_way |= is_taken;
+        is_taken
+    }
+
+    fn note(&self, sale: &Sale, grant: &Grant, attempt: u8, (urgency, has_failed): (Urgency, bool)) {
+        let mut all = self.patience();
+        let place = (sale.ordinal, grant.number, attempt);
+        let failures = all.get(&place).map_or(0, |patience| patience.failures);
+        let failures = if has_failed { failures + 1 } else { 0 };
+        let pause = match failures {
             0 => ASK_EVERY,
             failures => TRY_AGAIN.0.saturating_mul(1 << failures.min(6)).min(TRY_AGAIN.1),
         };
-        patience.next = Instant::now() + pause;
+        all.insert(place, Patience { next: Instant::now() + pause, failures, urgency, is_under_way: false });
     }
+}
+
+/// Every grant of a sale with money that may still come or has to go back. Whoever cannot answer now is asked at the next look.
+fn unsettled(sale: Arc<Sale>) -> impl Stream<Item = (Arc<Sale>, Grant)> {
+    let pages = stream::unfold((sale, Some(PurchaseNumber(0))), |(sale, from)| async move {
+        let page = sale.owner.ask(Request::Read(Query::Unsettled { from: from? })).await;
+        let Some(Answer::Grants(grants)) = page else { return None };
+        let last = grants.last().filter(|_| grants.len() == limits::UNSETTLED_MAX);
+        let next = last.map(|grant| PurchaseNumber(grant.number.0 + 1));
+        let of_sale = Arc::clone(&sale);
+        Some((stream::iter(grants).map(move |grant| (Arc::clone(&of_sale), grant)), (sale, next)))
+    });
+    pages.flatten()
 }

@@ -6,3 +6,4 @@ mod events;
 mod faults;
 mod named;
 mod paths;
+mod payments;

@@ -1,6 +1,6 @@
 //! One table for every refusal of a command that is not a purchase: the situation, the command, the answer; nothing changes.
 
-use admission::{Answer, Command, GrantStatus, Query};
+use admission::{Answer, Command, GrantStatus, Query, Request};
 use domain::record::{PauseReason, ReleaseReason};
 use domain::{PurchaseNumber, Refusal, limits};
 
@@ -150,6 +150,16 @@ fn a_hold_ends_at_its_deadline_and_grace_and_not_before() {
     counter.pass_time(1);
     assert_eq!(counter.grant(FIRST).status, GrantStatus::Released(ReleaseReason::Expired));
     assert_eq!(counter.counts(), counts(3, 0, 0, 0));
+}
+
+/// Whoever fills every batch, by looking at their orders say, keeps no hold beyond its end.
+#[test]
+fn a_hold_ends_in_a_turn_that_is_full_of_requests() {
+    let mut counter = counter_in(Situation::Held);
+    counter.pass_time(64_999);
+    (counter.wall, counter.monotonic) = (counter.wall + 1, counter.monotonic + 1);
+    counter.turn(vec![Request::Read(Query::Sale); limits::BATCH_DECISIONS_MAX]).unwrap();
+    assert_eq!(counter.owner.core().counts()[0], counts(3, 0, 0, 0));
 }
 
 #[test]
