@@ -26,7 +26,8 @@ pub fn sale_of(name: &str, items: Vec<ItemDefinition>) -> SaleDefinition {
         grants_per_pass_max: 1_000,
         grants_per_customer_max: 1_000,
         limit_per_customer: 1_000_000,
-        resale_delay_milliseconds: 1_000,
+        // What comes back can be had at once.
+        resale_delay_milliseconds: 0,
         unpaid_releases_max: 1_000,
         hold_extension_seconds: 900,
         coupons: Vec::new(),

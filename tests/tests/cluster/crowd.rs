@@ -43,6 +43,7 @@ impl Rush {
     /// Opens a sale and lets the crowd come; returns when many have won and more are asking.
     pub(crate) fn begin(cluster: &mut Cluster, sale: &str) -> Self {
         let mut definition = open_sale(sale, length().stock);
+        definition.resale_delay_milliseconds = 1_000;
         definition.opens_at = definition.opens_at.plus(2_000);
         definition.hold_seconds = 4;
         definition.limit_per_customer = 1;

@@ -120,7 +120,8 @@ fn a_shop_with_its_own_provider_is_paid_by_the_crowd_and_refunds_some() {
     until("the last hold's end", || server.counts("drop")[1] == 0);
     server.drained("drop");
     let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();
-    let number = |sql: &str| books.query_row(&format!("SELECT {sql}"), [], |row| row.get::<_, u64>(0)).unwrap();
+    let number =
+        |sql: &str| books.query_row(&format!("SELECT {sql}"), [], |row| row.get::<_, u32>(0)).map(u64::from).unwrap();
     assert_eq!(number("count(*) FROM payments WHERE status = 'refunded'"), report.refunded);
     assert_eq!(number("count(*) FROM payments WHERE status IN ('open', 'refund_due')"), 0);
     assert_eq!(number("sum(posted) FROM points"), 7 * report.paid);
