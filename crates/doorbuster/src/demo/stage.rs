@@ -234,6 +234,22 @@ impl Stage {
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;
+        self.wait_until_known()
+    }
+
+    /// Gates of a cluster hear of a sale a moment after it was created at one of them.
+    fn wait_until_known(&self) -> anyhow::Result<()> {
+        let (path, until) = (format!("/v1/sales/{}", self.sale), Instant::now() + START_TIME_MAX);
+        for gate in &self.public {
+            while !request_blocking(*gate, Method::GET, &path, &[], None, Duration::from_secs(1))
+                .is_ok_and(|reply| reply.status == 200)
+            {
+                if Instant::now() > until {
+                    bail!("the gate at {gate} does not know the sale after {} s", START_TIME_MAX.as_secs());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         Ok(())
     }
 }
