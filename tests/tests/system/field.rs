@@ -134,7 +134,7 @@ fn f09_the_sold_out_mark_is_cleared_when_units_return() {
     let people = customers(&server, "drop", 41);
     let (early, people) = people.split_last().unwrap();
     let first = anna.buy("boot", "key").is(201, "held");
-    assert_eq!(count(&at_once(&people, |customer| customer.buy("boot", "early")), "sold_out"), 40);
+    assert_eq!(count(&at_once(people, |customer| customer.buy("boot", "early")), "sold_out"), 40);
     assert_eq!(server.ask(&Request::get("/v1/sales/drop")).json()["items"][0]["available"], "may_return");
     anna.cancel(&first.text("order")).is(200, "released");
     assert_eq!(server.ask(&Request::get("/v1/sales/drop")).json()["items"][0]["available"], "yes");
