@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use standin::{CallbackTarget, StandIn, StandInOptions, Totals};
 
 use crate::customer::Customer;
+use crate::sales::now_milliseconds;
 use crate::wire::{Reply, Request};
 
 const SECRET_KEY: &str = "sk_test_of_the_tests";
@@ -29,6 +30,22 @@ pub fn provider_settings(standin: &StandIn) -> [String; 5] {
         format!("payment.base_url=http://{}", standin.address()),
         "payment.dangerous_plain_http=true".to_owned(),
     ]
+}
+
+/// A callback that the provider might send: money for a payment of this name, which carries the attempt's.
+pub fn told_of(payment: &str, attempt: &str, amount: u64) -> Request {
+    let now = now_milliseconds() / 1_000;
+    let object = json!({
+        "id": payment, "object": "payment_intent", "amount": amount, "amount_received": amount, "currency": "eur", "livemode": false,
+        "status": "succeeded", "metadata": { "doorbuster_attempt": attempt }, "client_secret": "none",
+    });
+    let event = json!({
+        "id": format!("evt_{payment}"), "object": "event", "created": now, "livemode": false,
+        "type": "payment_intent.succeeded", "data": { "object": object },
+    });
+    let body = event.to_string();
+    let signature = payment::signature::sign(&payment::Secret::new(CALLBACK_SECRET), body.as_bytes(), now);
+    Request::post("/v1/payments/callbacks/stripe").header(payment::signature::SIGNATURE_HEADER, &signature).json(&event)
 }
 
 /// Callbacks go to this listener from now on.

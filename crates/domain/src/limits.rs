@@ -32,9 +32,9 @@ pub const RECORD_PUBLIC_BYTES_MAX: usize = 128 * 1024;
 pub const RECORD_PRIVATE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of an idempotency key; printable ASCII.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
-/// Bytes of what a shop keeps with a purchase, as JSON without blanks.
+/// Bytes of what a shop keeps with a purchase.
 pub const ATTRIBUTES_BYTES_MAX: usize = 2 * 1024;
-/// Bytes of a purchase request's body; room for attributes that are written with blanks.
+/// Bytes of a purchase request's body.
 pub const PURCHASE_BODY_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of any request's body on the public listener.
 pub const PUBLIC_BODY_BYTES_MAX: usize = 16 * 1024;

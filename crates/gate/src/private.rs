@@ -68,7 +68,7 @@ pub enum PrivateError {
 pub struct PrivateText<'a> {
     /// As the customer sent it.
     pub key: &'a str,
-    /// A JSON object without blanks.
+    /// A JSON object, as it came.
     pub attributes: Option<&'a str>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use admission::{Command, Query, Request};
 use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
 use engine::Sale;
-use payment::{AttemptKey, Expected, Fact, Judged, Parked, RefundFact, RefundState, judge};
+use payment::{AttemptKey, Expected, Fact, FactState, Judged, Parked, RefundFact, RefundState, judge};
 
 use crate::{Till, TillError, grant_of, is_name, money};
 
@@ -36,6 +36,20 @@ impl Till {
         let grant = grant_of(sale, Request::Read(Query::Order { number, customer: None })).await?;
         let attempt = key.attempt();
         let decide = |command| grant_of(sale, Request::Decide(command, None));
+        let named = grant.references.get(usize::from(attempt)).filter(|reference| !reference.is_empty());
+        if named.is_some_and(|named| named != fact.reference.as_bytes()) {
+            // Another payment under this attempt's name: somebody edited or copied it at the provider.
+            if fact.state == FactState::Succeeded {
+                tracing::error!(
+                    sale = sale.name(),
+                    order = key.order(),
+                    reference = fact.reference,
+                    "INV-6: a payment came in the name of an attempt that is paid by another; somebody has to look at the provider"
+                );
+                decide(park(number, fact, ParkReason::WrongOrder)).await?;
+            }
+            return Ok(());
+        }
         match grant.attempts.get(usize::from(attempt)) {
             Some(AttemptStatus::Open | AttemptStatus::Ended) => {}
             Some(_) => return Ok(()),
@@ -44,8 +58,7 @@ impl Till {
                 return Ok(());
             }
         }
-        let is_named = grant.references.get(usize::from(attempt)).is_some_and(|reference| !reference.is_empty());
-        if !is_named && is_name(&fact.reference) {
+        if named.is_none() && is_name(&fact.reference) {
             let reference = fact.reference.clone().into_bytes();
             decide(Command::NamePayment { number, attempt, reference }).await?;
         }

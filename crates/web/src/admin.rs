@@ -11,7 +11,9 @@ use domain::record::PauseReason;
 use domain::{PurchaseNumber, Refusal, Right, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::accounts::BooksAnswer;
 use crate::app::App;
@@ -20,7 +22,7 @@ use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::shop::describe;
 use crate::wire::{self, AdminSaleAnswer, CountsAnswer, OrdersAnswer, StockBody};
-use crate::{body, identify};
+use crate::{body, identify, payments};
 
 const ROWS_PER_PAGE: u32 = 200;
 
@@ -255,6 +257,7 @@ pub(crate) async fn orders(
             "price": { "amount": row.price, "currency": row.currency },
             "status": row.status.name(),
             "release_reason": row.release_reason.map(|reason| reason.name()),
+            "payment_status": row.payment_status,
             "held_at": row.held_at,
             "pay_by": row.pay_by,
             "ended_at": row.ended_at,
@@ -272,15 +275,29 @@ pub(crate) fn needs_books(app: &App) -> Result<(), Problem> {
 
 /// The shop was paid: the order is confirmed. Late money takes free units again, or is answered `refund_due`.
 #[utoipa::path(
-    post, path = "/admin/v1/orders/{order}/confirm", tag = "operator", params(("order" = String, Path)),
+    post, path = "/admin/v1/orders/{order}/confirm", tag = "operator", params(("order" = String, Path)), request_body = ConfirmBody,
     responses((status = 200, body = wire::PurchaseAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
 )]
 pub(crate) async fn confirm(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    bytes: Bytes,
 ) -> Result<Response, Problem> {
-    end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::Confirm { number }).await
+    admit(&app, &headers, Right::EndOrders)?;
+    let ConfirmBody { reference } = body::json(body::content_type(&headers), &bytes)?;
+    match reference {
+        None => end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::Confirm { number }).await,
+        Some(reference) => payments::confirm_as(&app, &id, reference).await,
+    }
+}
+
+/// What a confirmation may say.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfirmBody {
+    /// The shop's own name of the payment: 1 to 64 visible ASCII characters. It is kept with the order, and the payment can be refunded.
+    reference: Option<String>,
 }
 
 /// The shop takes a hold back.

@@ -26,7 +26,7 @@ const ROWS_PER_PAGE: u32 = 1_000;
 const PAGES_AHEAD: usize = 2;
 
 /// The columns of the CSV, which are the names in the JSON.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "order",
     "number",
     "sale",
@@ -40,6 +40,7 @@ const COLUMNS: [&str; 17] = [
     "currency",
     "status",
     "release_reason",
+    "payment_status",
     "held_at",
     "pay_by",
     "ended_at",
@@ -75,6 +76,8 @@ pub(crate) struct OrderLine<'a> {
     status: &'static str,
     /// Why it was released.
     release_reason: Option<&'static str>,
+    /// What became of its money, as far as attempts to pay tell: `paid`, `refund_due` or `refunded`. Units of a refunded order stay sold.
+    payment_status: Option<&'static str>,
     /// When it was granted.
     #[schema(value_type = String, format = DateTime)]
     held_at: ChainTime,
@@ -106,6 +109,7 @@ impl<'a> OrderLine<'a> {
             currency: row.currency.as_str(),
             status: row.status.name(),
             release_reason: row.release_reason.map(|reason| reason.name()),
+            payment_status: row.payment_status,
             held_at: row.held_at,
             pay_by: row.pay_by,
             ended_at: row.ended_at,
@@ -130,6 +134,7 @@ impl<'a> OrderLine<'a> {
             self.currency.to_owned(),
             self.status.to_owned(),
             or_nothing(self.release_reason),
+            or_nothing(self.payment_status),
             self.held_at.rfc3339(),
             self.pay_by.rfc3339(),
             self.ended_at.map(ChainTime::rfc3339).unwrap_or_default(),
@@ -292,6 +297,7 @@ mod tests {
             currency: "EUR",
             status: "released",
             release_reason: Some("expired"),
+            payment_status: Some("refunded"),
             held_at: ChainTime(0),
             pay_by: ChainTime(1),
             ended_at: None,

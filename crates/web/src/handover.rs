@@ -28,6 +28,8 @@ pub(crate) struct HandoverAnswer<'a> {
     order: PurchaseAnswer<'a>,
     /// Whose it is. Null: the customer has been erased.
     customer: Option<CustomerBody>,
+    /// The names of its payments, at the provider or in the shop; those that have none yet are left out.
+    references: Vec<String>,
     /// What was sent along with the purchase. Null: nothing, or the customer has been erased.
     #[schema(value_type = Option<Object>)]
     attributes: Option<Box<RawValue>>,
@@ -68,5 +70,7 @@ pub(crate) async fn order(
     };
     let attributes = attributes.map(RawValue::from_string).transpose().map_err(|error| Problem::internal(&error))?;
     let order = wire::purchase(&app.engine, &sale, &grant, None);
-    Ok(Json(HandoverAnswer { order, customer, attributes }).into_response())
+    let named = grant.references.iter().filter(|reference| !reference.is_empty());
+    let references = named.map(|reference| String::from_utf8_lossy(reference).into_owned()).collect();
+    Ok(Json(HandoverAnswer { order, customer, references, attributes }).into_response())
 }

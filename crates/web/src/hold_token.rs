@@ -40,6 +40,8 @@ pub(crate) async fn hold_token(
     let (sale, number, customer) = own_order(&app, &id, &headers)?;
     let grant = granted(&sale, Request::Read(Query::Order { number, customer: Some(customer) })).await?;
     match grant.status {
+        // Only a payment under way keeps it.
+        GrantStatus::Held if app.engine.now() >= grant.pay_by.0 => Err(Refusal::HoldEnded.into()),
         GrantStatus::Held => Ok(Json(HoldTokenAnswer { hold_token: sign(&app.engine, &sale, &grant, &id) })),
         GrantStatus::Confirmed => Err(Refusal::OrderConfirmed.into()),
         GrantStatus::Released(_) => Err(Refusal::HoldEnded.into()),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use admission::{Command, Query, Request};
+use admission::{Command, GrantStatus, Query, Request};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use domain::{Money, PaymentFact, Refusal, Right, Stage, fault};
+use domain::{Money, PaymentFact, Refusal, Right, Stage, fault, limits};
 use http::{HeaderMap, StatusCode};
 use payment::signature::SIGNATURE_HEADER;
 use payment::{EventError, PayWith};
@@ -18,9 +18,11 @@ use utoipa::ToSchema;
 
 use crate::admin::{admit, end_order};
 use crate::app::App;
-use crate::customers::{granted, own_order};
+use crate::customers::{granted, order_at, own_order};
 use crate::problem::{Problem, ProblemBody};
 use crate::{body, identify, wire};
+
+const RETURN_URL_BYTES_MAX: usize = 2_048;
 
 /// Go to pay an order. The hold is kept while that is under way; going again goes on with the payment that is open.
 #[utoipa::path(
@@ -43,6 +45,7 @@ pub(crate) async fn pay(
     let look = || Request::Read(Query::Order { number, customer: Some(customer) });
     granted(&sale, look()).await?;
     let PayBody { return_url } = body::json(body::content_type(&headers), &bytes)?;
+    check_return_url(&return_url)?;
     let begun = till.begin(&sale, number, customer, &return_url).await.map_err(problem)?;
     fault::reach(Stage::PaymentOpen);
     let Some(payment) = begun else {
@@ -56,6 +59,21 @@ pub(crate) async fn pay(
     let Payment { attempt, money, .. } = payment;
     let answer = PayAnswer { order: id, attempt, price: money, pay_url, client_secret };
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Judged before anything is begun: a provider that refuses it would leave the attempt open.
+fn check_return_url(url: &str) -> Result<(), Problem> {
+    let is_plain = url.len() <= RETURN_URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let is_path = url.starts_with('/') && !url.starts_with("//");
+    let is_address = (url.starts_with("https://") || url.starts_with("http://"))
+        && url.parse::<http::Uri>().is_ok_and(|url| {
+            url.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
+        });
+    if is_plain && (is_path || is_address) {
+        return Ok(());
+    }
+    let detail = "return_url: an address that begins with https:// or http://, without a user, or a path that begins with /";
+    Err(Problem::new(Refusal::Malformed, detail))
 }
 
 /// Where to send the customer back to.
@@ -132,6 +150,43 @@ pub(crate) async fn begin_payment(
     end_order(&app, &id, &headers, Stage::PaymentOpen, |number| Command::BeginPayment { number, customer: None }).await
 }
 
+/// Confirms an order as paid under the shop's own name of the payment: an attempt that is begun, named and paid. Each step may be repeated, so
+/// the whole may.
+pub(crate) async fn confirm_as(app: &App, id: &str, reference: String) -> Result<Response, Problem> {
+    let name = reference.as_bytes();
+    if name.is_empty() || !chain::codec::is_reference(name) {
+        let detail = format!("reference: 1 to {} visible ASCII characters", limits::PAYMENT_REFERENCE_BYTES_MAX);
+        return Err(Problem::new(Refusal::Malformed, detail));
+    }
+    if app.till.is_some() {
+        let detail = "reference: payments of this deployment have their provider's names; confirm without one";
+        return Err(Problem::new(Refusal::Malformed, detail));
+    }
+    let (sale, number) = order_at(app, id)?;
+    let decide = |command| granted(&sale, Request::Decide(command, None));
+    let grant = granted(&sale, Request::Read(Query::Order { number, customer: None })).await?;
+    let grant = match grant.status {
+        GrantStatus::Confirmed if grant.references.iter().any(|known| known == name) => grant,
+        GrantStatus::Confirmed => {
+            return Err(Problem::new(Refusal::OrderConfirmed, "it was paid without this reference"));
+        }
+        // Money that is late has no attempt to be named.
+        GrantStatus::Released(_) => decide(Command::Confirm { number }).await?,
+        GrantStatus::Held => {
+            let begun = decide(Command::BeginPayment { number, customer: None }).await?;
+            let attempt = begun.attempts.len().checked_sub(1).and_then(|last| u8::try_from(last).ok());
+            let attempt = attempt.ok_or(Refusal::Internal)?;
+            let named = decide(Command::NamePayment { number, attempt, reference: name.to_vec() }).await?;
+            if named.references.get(usize::from(attempt)).is_none_or(|known| known != name) {
+                return Err(Problem::new(Refusal::PaymentOpen, "the payment under way has another reference"));
+            }
+            decide(Command::ReportPayment { number, attempt, fact: PaymentFact::Paid }).await?
+        }
+    };
+    fault::reach(Stage::Confirmed);
+    Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())
+}
+
 /// What became of an attempt: `paid`, `ended` without money, or `refunded`. Money confirms the order, takes free units again, or becomes
 /// `refund_due`; the answer says which. The same report again changes nothing.
 #[utoipa::path(
@@ -167,5 +222,11 @@ pub(crate) async fn refund(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::OrderRefund { number }).await
+    let ordered = end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::OrderRefund { number }).await;
+    ordered.map_err(|problem| match problem.refusal {
+        Refusal::SalePhaseWrong => {
+            Problem::new(problem.refusal, "the sale is settled: give the money back where it was paid, and note it in your own books")
+        }
+        _ => problem,
+    })
 }

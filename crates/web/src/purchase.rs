@@ -16,6 +16,7 @@ use domain::{ChainTime, Refusal, Stage, fault, limits};
 use engine::Sale;
 use gate::{OpenPass, PrivateText};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::value::RawValue;
 
 use crate::app::App;
 use crate::pending::Pending;
@@ -157,8 +158,8 @@ struct Asked<'a> {
     key: &'a str,
     quantity: u32,
     coupon: Option<String>,
-    /// JSON without blanks, its names in order: the same attributes are the same text, however they were written.
-    attributes: Option<String>,
+    /// A JSON object, as it came.
+    attributes: Option<Box<RawValue>>,
     prefers: Preferences,
 }
 
@@ -183,13 +184,13 @@ fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
     let asked: PurchaseBody = body::json(head.content_type, body)?;
     let quantity = u32::try_from(asked.quantity).ok().filter(|quantity| (1..=limits::QUANTITY_MAX).contains(quantity));
     let quantity = quantity.ok_or(Refusal::QuantityInvalid)?;
-    let attributes = asked.attributes.map(|attributes| serde_json::Value::Object(attributes).to_string());
-    if attributes.as_ref().is_some_and(|text| text.len() > limits::ATTRIBUTES_BYTES_MAX) {
-        let detail = format!("attributes: at most {} bytes as JSON without blanks", limits::ATTRIBUTES_BYTES_MAX);
+    let is_kept = |text: &str| text.starts_with('{') && text.len() <= limits::ATTRIBUTES_BYTES_MAX;
+    if asked.attributes.as_ref().is_some_and(|attributes| !is_kept(attributes.get())) {
+        let detail = format!("attributes: a JSON object of at most {} bytes", limits::ATTRIBUTES_BYTES_MAX);
         return Err(Problem::new(Refusal::Malformed, detail));
     }
     let prefers = head.prefer.map(prefer).unwrap_or_default();
-    Ok(Asked { key, quantity, coupon: asked.coupon, attributes, prefers })
+    Ok(Asked { key, quantity, coupon: asked.coupon, attributes: asked.attributes, prefers })
 }
 
 fn prefer(value: &str) -> Preferences {
@@ -217,7 +218,7 @@ fn bind(
     let engine = &app.engine;
     let (purchase, key_hash) = engine.ids.bind_key(sale.id, wish.customer, asked.key.as_bytes());
     let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
-    let text = PrivateText { key: asked.key, attributes: asked.attributes.as_deref() };
+    let text = PrivateText { key: asked.key, attributes: asked.attributes.as_deref().map(RawValue::get) };
     let attributes = text.attributes.map(|attributes| key.attributes_hash(attributes));
     let coupon = (wish.coupon != 0).then_some(wish.coupon);
     let body_hash = gate::body_hash(wish.item, wish.quantity, coupon, attributes);

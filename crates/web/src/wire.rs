@@ -21,11 +21,11 @@ pub struct PurchaseBody {
     /// Code of a coupon of the sale.
     #[serde(default)]
     pub coupon: Option<String>,
-    /// Whatever the shop wants to keep with the purchase, 2,048 bytes at most as JSON without blanks. The engine does not look into it; it
-    /// is encrypted for the customer, and erased with them.
+    /// Whatever the shop wants to keep with the purchase: a JSON object of 2,048 bytes at most. The engine does not look into it and keeps it
+    /// byte for byte; it is encrypted for the customer, and erased with them.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub attributes: Option<serde_json::Map<String, serde_json::Value>>,
+    pub attributes: Option<Box<serde_json::value::RawValue>>,
 }
 
 fn one() -> i64 {

@@ -244,6 +244,10 @@ impl Webhooks {
     /// Tells everything from a chain time on again, or without one what is parked.
     pub fn replay(&self, id: &str, since: Option<ChainTime>) -> Result<EndpointState, WebhookError> {
         let now = self.shared.engine.now();
+        if since.is_some_and(|since| since.0 > now) {
+            let rule = "since: a time that is over; with one to come, nothing would be told until then";
+            return Err(WebhookError::Invalid(rule.to_owned()));
+        }
         self.change(id, |store| match since {
             Some(since) => store.tell_again(id, since),
             None => store.revive_parked(id, now),

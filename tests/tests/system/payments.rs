@@ -162,6 +162,42 @@ fn the_example_of_a_shop_believes_the_sales_hold_tokens_and_no_others() {
     elsewhere.cancel(&other).is(200, "released");
 }
 
+/// A shop that takes the money itself keeps its own name of the payment with the order, and can give it back later.
+#[test]
+fn a_confirmation_keeps_the_shops_own_reference() {
+    let server = Server::start();
+    let mut definition = open_sale("drop", 3);
+    definition.items[0].points = 7;
+    server.create(&definition);
+    let anna = server.customer("anna", "drop");
+    let confirm = |order: &str, body: &str| {
+        let path = format!("/admin/v1/orders/{order}/confirm");
+        server.operate(Request::post(&path).header("content-type", "application/json").body(body.as_bytes()))
+    };
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    for wrong in [r#"{"reference":""}"#, r#"{"reference":"a b"}"#, r#"{"reference":7}"#, r#"{"invoice":"1"}"#, "{{"] {
+        confirm(&order, wrong).is(400, "malformed");
+    }
+    for _ in 0..2 {
+        confirm(&order, r#"{"reference":"INV-1"}"#).is(200, "confirmed");
+    }
+    confirm(&order, r#"{"reference":"INV-2"}"#).is(409, "order_confirmed");
+    confirm(&order, "").is(200, "confirmed");
+    let handed = server.operate(Request::get(&format!("/admin/v1/orders/{order}"))).json();
+    assert_eq!(handed["references"], json!(["INV-1"]));
+    server.operate(Request::post(&format!("/admin/v1/orders/{order}/refund"))).is(200, "confirmed");
+    server.operate(Request::post(&format!("/admin/v1/orders/{order}/payments/0/refunded"))).is(200, "confirmed");
+    server.drained("drop");
+    assert_eq!(server.orders("drop")[0]["payment_status"], "refunded");
+    let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();
+    let taken_back = || books.query_row("SELECT taken_back FROM points", [], |row| row.get::<_, u32>(0)).unwrap_or(0);
+    until("the points' way back", || taken_back() == 7);
+    // What was given back is paid too late: units again, without the name.
+    let late = anna.buy("boot", "key-2").is(201, "held").text("order");
+    anna.cancel(&late).is(200, "released");
+    confirm(&late, r#"{"reference":"INV-3"}"#).is(200, "confirmed");
+}
+
 /// Rows of the tables that the services beside that of orders keep, as text.
 fn accounts(server: &Server) -> Vec<String> {
     let books = rusqlite::Connection::open(server.data().join("books.sqlite")).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use standin::{Behaviour, Customers, Outage, Plan, StandIn};
-use system_tests::paying::{MoneyBooks, aim, compare, pay, provider_options, provider_settings, statuses};
+use system_tests::paying::{MoneyBooks, aim, compare, pay, provider_options, provider_settings, statuses, told_of};
 use system_tests::{Connection, Customer, Request, Server, eventually_within, open_sale, until};
 
 /// Nothing that was tried in vain is tried again later than after a minute.
@@ -51,6 +51,34 @@ fn an_order_is_paid_at_the_provider_and_refunded_there_once() {
     anna.cancel(&second).is(200, "released");
     assert_eq!(statuses(&anna.order(&second).json()), ["ended"]);
     assert!(!standin.books().payments.iter().any(|payment| payment.captured > payment.refunded));
+}
+
+/// Somebody edited or copied the names that the provider keeps: whose money it is, only a person can tell.
+#[test]
+fn money_in_the_name_of_another_attempt_is_parked_and_pays_nothing() {
+    let mut options = provider_options();
+    options.customers = Customers::WhenAsked;
+    let standin = StandIn::start(options).unwrap();
+    let server = start(&standin);
+    server.create(&open_sale("drop", 3));
+    let anna = server.customer("anna", "drop");
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    let secret = pay(&anna, &order).is(201, "").text("client_secret");
+    let attempt = format!("{order}.0");
+    told_of("pi_elsewhere", &attempt, 4_900).send(server.public()).is(200, "");
+    anna.order(&order).is(200, "held");
+    standin.pay(&secret).unwrap();
+    until("the callback", || anna.order(&order).code() == "confirmed");
+    for _ in 0..2 {
+        told_of("pi_third", &attempt, 4_900).send(server.public()).is(200, "");
+    }
+    assert_eq!(statuses(&anna.order(&order).json()), ["paid"]);
+    server.drained("drop");
+    let parked = || server.operate(Request::get("/admin/v1/sales/drop/payments/parked")).json()["parked"].clone();
+    until("what was parked", || parked().as_array().is_some_and(|parked| parked.len() == 2));
+    let told: Vec<_> =
+        parked().as_array().unwrap().iter().map(|row| (row["reason"].clone(), row["reference"].clone())).collect();
+    assert_eq!(told, [("wrong_order".into(), "pi_elsewhere".into()), ("wrong_order".into(), "pi_third".into())]);
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct OrderRow {
     pub ended_at: Option<ChainTime>,
     /// Number of its `held` record in the chain.
     pub record: u64,
+    /// What became of its money, as far as attempts to pay tell: `paid`, `refund_due` or `refunded`. `None` where no attempt was paid.
+    pub payment_status: Option<&'static str>,
 }
 
 /// Units of one item.
@@ -184,7 +186,8 @@ pub struct BenefitCounts {
 }
 
 const ORDER_COLUMNS: &str = "number, purchase, customer, item, units, price, currency, status, release_reason, held_at, pay_by, \
-     ended_at, record";
+     ended_at, record, (SELECT min(CASE payments.status WHEN 'paid' THEN 0 WHEN 'refund_due' THEN 1 WHEN 'refunded' THEN 2 END) \
+     FROM payments WHERE payments.sale = orders.sale AND payments.number = orders.number)";
 
 impl Books {
     /// Orders of a sale by ascending number, beginning behind `after` (from the first with `None`), at most `limit`.
@@ -384,6 +387,8 @@ fn order_of_row(row: &Row<'_>) -> rusqlite::Result<OrderRow> {
         pay_by: ChainTime(row.get(10)?),
         ended_at: row.get::<_, Option<u64>>(11)?.map(ChainTime),
         record: row.get(12)?,
+        // Money that stayed counts before money that is to go back, and that before money that went.
+        payment_status: row.get::<_, Option<usize>>(13)?.and_then(|place| ["paid", "refund_due", "refunded"].get(place).copied()),
     })
 }
 
