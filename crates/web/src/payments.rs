@@ -63,7 +63,8 @@ pub(crate) async fn pay(
 
 /// Judged before anything is begun: a provider that refuses it would leave the attempt open.
 fn check_return_url(url: &str) -> Result<(), Problem> {
-    let is_plain = url.len() <= RETURN_URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let is_plain =
+        url.len() <= RETURN_URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let is_path = url.starts_with('/') && !url.starts_with("//");
     let is_address = (url.starts_with("https://") || url.starts_with("http://"))
         && url.parse::<http::Uri>().is_ok_and(|url| {
@@ -72,7 +73,8 @@ fn check_return_url(url: &str) -> Result<(), Problem> {
     if is_plain && (is_path || is_address) {
         return Ok(());
     }
-    let detail = "return_url: an address that begins with https:// or http://, without a user, or a path that begins with /";
+    let detail =
+        "return_url: an address that begins with https:// or http://, without a user, or a path that begins with /";
     Err(Problem::new(Refusal::Malformed, detail))
 }
 
@@ -224,9 +226,10 @@ pub(crate) async fn refund(
 ) -> Result<Response, Problem> {
     let ordered = end_order(&app, &id, &headers, Stage::Confirmed, |number| Command::OrderRefund { number }).await;
     ordered.map_err(|problem| match problem.refusal {
-        Refusal::SalePhaseWrong => {
-            Problem::new(problem.refusal, "the sale is settled: give the money back where it was paid, and note it in your own books")
-        }
+        Refusal::SalePhaseWrong => Problem::new(
+            problem.refusal,
+            "the sale is settled: give the money back where it was paid, and note it in your own books",
+        ),
         _ => problem,
     })
 }

@@ -72,7 +72,7 @@ pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::Audi
     };
     line(format!("\n{} people came for {stock} units and asked {} times.", crowd.shoppers, crowd.attempts));
     line(format!(
-        "{} purchases were granted: {} paid, {} released (given back or not paid in time) and sold again.",
+        "{} purchases were granted: {} paid, {} released (given back or not paid in time; most were sold again).",
         crowd.wins, outcome["paid"], outcome["released"]
     ));
     line(format!(

@@ -388,7 +388,9 @@ fn order_of_row(row: &Row<'_>) -> rusqlite::Result<OrderRow> {
         ended_at: row.get::<_, Option<u64>>(11)?.map(ChainTime),
         record: row.get(12)?,
         // Money that stayed counts before money that is to go back, and that before money that went.
-        payment_status: row.get::<_, Option<usize>>(13)?.and_then(|place| ["paid", "refund_due", "refunded"].get(place).copied()),
+        payment_status: row
+            .get::<_, Option<usize>>(13)?
+            .and_then(|place| ["paid", "refund_due", "refunded"].get(place).copied()),
     })
 }
 
