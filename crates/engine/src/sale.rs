@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use admission::{OwnerHandle, SaleView};
+use admission::{Answer, Grant, OwnerHandle, Request, SaleView};
 use chain::batch::{Batch, BatchError};
 use chain::disk::ReadError;
 use chain::{DiskFiles, HeadSigner, LogReader, PrivatePart, SignedHead};
 use cluster::Ladder;
 use domain::ids::Hash;
 use domain::record::Held;
-use domain::{ChainTime, Pseudonym, Record, SaleDefinition, SaleId, SaleOrdinal};
+use domain::{ChainTime, Pseudonym, Record, Refusal, SaleDefinition, SaleId, SaleOrdinal};
 use gate::{CustomerSaleKey, PseudonymKey};
 use ledger::vault::{SaleSecrets, Secret};
 
@@ -92,6 +92,16 @@ impl Sale {
     /// A reader of its chain, at record 0. What it may read ends at the watermark, or where the books are. Blocks.
     pub fn log_reader(&self) -> Result<LogReader, ReadError> {
         LogReader::open(Arc::new(DiskFiles), &self.folder)
+    }
+
+    /// What whoever decides the sale says about one grant; or the refusal, and from when another try makes sense.
+    pub async fn grant(&self, request: Request) -> Result<Grant, (Refusal, Option<ChainTime>)> {
+        match self.owner.ask(request).await {
+            Some(Answer::Granted(grant, _)) => Ok(grant),
+            Some(Answer::Refused { refusal, retry_at, .. }) => Err((refusal, retry_at)),
+            Some(Answer::Grants(_) | Answer::Sale(_)) => Err((Refusal::Internal, None)),
+            None => Err((Refusal::Overloaded, None)),
+        }
     }
 
     /// The customer as this sale's chain shows them.

@@ -3,7 +3,7 @@
 //! Only facts of attempts that have no verdict yet are judged here. Later facts about the same payment, refunds above all, are
 //! compared with what is already recorded.
 
-use domain::Money;
+use domain::{Money, ParkReason};
 
 use crate::fact::{Fact, FactState};
 use crate::key::AttemptKey;
@@ -28,45 +28,9 @@ pub enum Judged {
     Ended,
     /// Nothing is settled.
     StillOpen,
-    /// The fact contradicts our records: a person has to look. Nothing is sold on its strength and nothing is given back.
-    Parked(Parked),
-}
-
-/// Why a fact is parked. Where several hold, the first in this order is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Parked {
-    /// Play money for a sale of real things, or the reverse.
-    WrongMode,
-    /// The payment is another attempt's or another system's.
-    WrongOrder,
-    /// Captured in another currency.
-    WrongCurrency,
-    /// More or less was captured than the order costs.
-    WrongAmount,
-    /// Everything had gone back before we heard that it was paid: nobody's money is held for the goods.
-    AlreadyRefunded,
-}
-
-impl Parked {
-    /// Every reason, in order.
-    pub const ALL: [Self; 5] =
-        [Self::WrongMode, Self::WrongOrder, Self::WrongCurrency, Self::WrongAmount, Self::AlreadyRefunded];
-
-    /// The reason's stable name in records, metrics and documents.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::WrongMode => "wrong_mode",
-            Self::WrongOrder => "wrong_order",
-            Self::WrongCurrency => "wrong_currency",
-            Self::WrongAmount => "wrong_amount",
-            Self::AlreadyRefunded => "already_refunded",
-        }
-    }
-
-    /// The reason of that name.
-    pub fn parse(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.code() == code)
-    }
+    /// The fact contradicts our records: a person has to look. Nothing is sold on its strength and nothing is given back. Of several reasons
+    /// the first of mode, order, currency, amount and refund.
+    Parked(ParkReason),
 }
 
 /// Weighs a fact against our records.
@@ -75,10 +39,10 @@ impl Parked {
 /// another amount has cost nobody anything.
 pub fn judge(fact: &Fact, expected: &Expected<'_>) -> Judged {
     if fact.live != expected.live {
-        return Judged::Parked(Parked::WrongMode);
+        return Judged::Parked(ParkReason::WrongMode);
     }
     if fact.key.as_ref() != Some(expected.key) {
-        return Judged::Parked(Parked::WrongOrder);
+        return Judged::Parked(ParkReason::WrongOrder);
     }
     match fact.state {
         FactState::Open(_) => Judged::StillOpen,
@@ -89,11 +53,11 @@ pub fn judge(fact: &Fact, expected: &Expected<'_>) -> Judged {
 
 fn captured(fact: &Fact, price: Money) -> Judged {
     if fact.money.currency != price.currency {
-        Judged::Parked(Parked::WrongCurrency)
+        Judged::Parked(ParkReason::WrongCurrency)
     } else if fact.money.amount != price.amount {
-        Judged::Parked(Parked::WrongAmount)
+        Judged::Parked(ParkReason::WrongAmount)
     } else if fact.refunded > 0 && fact.refunded >= fact.money.amount {
-        Judged::Parked(Parked::AlreadyRefunded)
+        Judged::Parked(ParkReason::AlreadyRefunded)
     } else {
         Judged::Paid
     }
@@ -101,9 +65,9 @@ fn captured(fact: &Fact, price: Money) -> Judged {
 
 #[cfg(test)]
 mod tests {
-    use domain::{Currency, Money};
+    use domain::{Currency, Money, ParkReason};
 
-    use super::{Expected, Judged, Parked, judge};
+    use super::{Expected, Judged, judge};
     use crate::fact::{Fact, FactState, Waiting};
     use crate::key::AttemptKey;
 
@@ -148,22 +112,22 @@ mod tests {
             ("declined, which is not the end", DECLINED, SAME, StillOpen),
             ("processing", PROCESSING, SAME, StillOpen),
             ("cancelled", CANCELLED, SAME, Ended),
-            ("play money", PAID, TEST_MODE, parked(Parked::WrongMode)),
-            ("play money, open", OPEN, TEST_MODE, parked(Parked::WrongMode)),
-            ("play money, cancelled", CANCELLED, TEST_MODE, parked(Parked::WrongMode)),
-            ("another order", PAID, OTHER_ORDER, parked(Parked::WrongOrder)),
-            ("another attempt", PAID, OTHER_ATTEMPT, parked(Parked::WrongOrder)),
-            ("another attempt was cancelled", CANCELLED, OTHER_ATTEMPT, parked(Parked::WrongOrder)),
-            ("not ours", PAID, NO_KEY, parked(Parked::WrongOrder)),
-            ("another currency", PAID, DOLLARS, parked(Parked::WrongCurrency)),
-            ("a cent less", PAID, LESS, parked(Parked::WrongAmount)),
-            ("a cent more", PAID, MORE, parked(Parked::WrongAmount)),
+            ("play money", PAID, TEST_MODE, parked(ParkReason::WrongMode)),
+            ("play money, open", OPEN, TEST_MODE, parked(ParkReason::WrongMode)),
+            ("play money, cancelled", CANCELLED, TEST_MODE, parked(ParkReason::WrongMode)),
+            ("another order", PAID, OTHER_ORDER, parked(ParkReason::WrongOrder)),
+            ("another attempt", PAID, OTHER_ATTEMPT, parked(ParkReason::WrongOrder)),
+            ("another attempt was cancelled", CANCELLED, OTHER_ATTEMPT, parked(ParkReason::WrongOrder)),
+            ("not ours", PAID, NO_KEY, parked(ParkReason::WrongOrder)),
+            ("another currency", PAID, DOLLARS, parked(ParkReason::WrongCurrency)),
+            ("a cent less", PAID, LESS, parked(ParkReason::WrongAmount)),
+            ("a cent more", PAID, MORE, parked(ParkReason::WrongAmount)),
             ("another amount, nothing captured", OPEN, MORE, StillOpen),
             ("another amount, cancelled", CANCELLED, LESS, Ended),
             ("partly given back since", PAID, PARTLY_BACK, Paid),
-            ("given back before we knew", PAID, ALL_BACK, parked(Parked::AlreadyRefunded)),
-            ("everything is wrong", PAID, ALL_WRONG, parked(Parked::WrongMode)),
-            ("currency comes before amount", PAID, MONEY_WRONG, parked(Parked::WrongCurrency)),
+            ("given back before we knew", PAID, ALL_BACK, parked(ParkReason::AlreadyRefunded)),
+            ("everything is wrong", PAID, ALL_WRONG, parked(ParkReason::WrongMode)),
+            ("currency comes before amount", PAID, MONEY_WRONG, parked(ParkReason::WrongCurrency)),
         ];
         let key = AttemptKey::new("or_1", 0).unwrap();
         let money = Money { amount: 1_500, currency: EUR };
@@ -188,13 +152,5 @@ mod tests {
             refunded: 0,
         };
         assert_eq!(judge(&fact, &Expected { key: &key, money, live: false }), Judged::Paid);
-    }
-
-    #[test]
-    fn reasons_come_back_from_their_codes() {
-        for reason in Parked::ALL {
-            assert_eq!(Parked::parse(reason.code()), Some(reason));
-        }
-        assert_eq!(Parked::parse("wrong"), None);
     }
 }

@@ -20,7 +20,7 @@ mod wire;
 pub use client::{ClientOptions, OptionsError};
 pub use event::{Event, EventError, Told};
 pub use fact::{Fact, FactState, RefundFact, RefundState, Waiting};
-pub use judge::{Expected, Judged, Parked, judge};
+pub use judge::{Expected, Judged, judge};
 pub use key::{AttemptKey, RefundKey};
 pub use provider::{Created, PayWith, Provider, ProviderError};
 pub use sandbox::{Press, Sandbox, SandboxError, SandboxOptions};

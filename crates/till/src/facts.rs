@@ -5,7 +5,7 @@ use std::sync::Arc;
 use admission::{Command, Query, Request};
 use domain::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, PurchaseNumber, Refusal, limits};
 use engine::Sale;
-use payment::{AttemptKey, Expected, Fact, FactState, Judged, Parked, RefundFact, RefundState, judge};
+use payment::{AttemptKey, Expected, Fact, FactState, Judged, RefundFact, RefundState, judge};
 
 use crate::{Till, TillError, grant_of, is_name, money};
 
@@ -67,7 +67,7 @@ impl Till {
             Judged::StillOpen => return Ok(()),
             Judged::Paid => Command::ReportPayment { number, attempt, fact: PaymentFact::Paid },
             Judged::Ended => Command::ReportPayment { number, attempt, fact: PaymentFact::Ended },
-            Judged::Parked(reason) => park(number, fact, reason_of(reason)),
+            Judged::Parked(reason) => park(number, fact, reason),
         };
         if let Command::ParkPayment { .. } = &command {
             let (reference, order) = (&fact.reference, key.order());
@@ -121,14 +121,4 @@ fn park(number: PurchaseNumber, fact: &Fact, reason: ParkReason) -> Command {
     let evidence = u64::from_le_bytes(front) & limits::INTEGER_MAX;
     let parked = ParkedPayment { reason, evidence, amount, currency: fact.money.currency, reference };
     Command::ParkPayment { number, parked: Box::new(parked) }
-}
-
-fn reason_of(reason: Parked) -> ParkReason {
-    match reason {
-        Parked::WrongMode => ParkReason::WrongMode,
-        Parked::WrongOrder => ParkReason::WrongOrder,
-        Parked::WrongCurrency => ParkReason::WrongCurrency,
-        Parked::WrongAmount => ParkReason::WrongAmount,
-        Parked::AlreadyRefunded => ParkReason::AlreadyRefunded,
-    }
 }

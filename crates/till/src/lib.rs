@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use admission::{Answer, Command, Grant, Query, Request};
+use admission::{Command, Grant, Query, Request};
 use domain::{AttemptStatus, Money, PurchaseNumber, Refusal, SaleOrdinal};
 use engine::{Engine, Sale};
 use gate::ids::shard_of;
@@ -167,14 +167,9 @@ fn money(sale: &Sale, grant: &Grant) -> Money {
     Money { amount: grant.price, currency: sale.definition().currency }
 }
 
-/// Asks whoever decides the sale about one grant.
+/// What whoever decides the sale says about one grant. When another try makes sense, the till knows by itself.
 async fn grant_of(sale: &Sale, request: Request) -> Result<Grant, Refusal> {
-    match sale.owner.ask(request).await {
-        Some(Answer::Granted(grant, _)) => Ok(grant),
-        Some(Answer::Refused { refusal, .. }) => Err(refusal),
-        Some(Answer::Grants(_) | Answer::Sale(_)) => Err(Refusal::Internal),
-        None => Err(Refusal::Overloaded),
-    }
+    sale.grant(request).await.map_err(|(refusal, _)| refusal)
 }
 
 /// Whether a record can hold what the provider calls a payment.

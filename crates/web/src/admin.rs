@@ -141,7 +141,14 @@ pub(crate) async fn turn_sale(
         _ => return Err(Refusal::NotFound.into()),
     };
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    Ok(Json(state(&app, &sale, Request::Decide(command, None)).await?))
+    let turned = state(&app, &sale, Request::Decide(command, None)).await;
+    Ok(Json(turned.map_err(|problem| match problem.refusal {
+        Refusal::SalePhaseWrong => {
+            let rule = "an open sale is paused, resumed and closed; a closed one is settled once no hold and no payment is open";
+            Problem::new(problem.refusal, format!("it is {}: {rule}", sale.view().phase().name()))
+        }
+        _ => problem,
+    })?))
 }
 
 async fn order_rung(app: &Arc<App>, name: &str, order: Order) -> Result<Json<AdminSaleAnswer>, Problem> {

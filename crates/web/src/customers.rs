@@ -149,12 +149,7 @@ pub(crate) fn own_order(
 
 /// What an owner said about one grant; a receipt is read back from the chain.
 pub(crate) async fn granted(sale: &Arc<Sale>, request: Request) -> Result<Grant, Problem> {
-    match sale.owner.ask(request).await {
-        Some(Answer::Granted(grant, _)) => Ok(grant),
-        Some(Answer::Refused { refusal, retry_at, .. }) => Err(Problem { retry_at, ..refusal.into() }),
-        Some(_) => Err(Refusal::Internal.into()),
-        None => Err(Refusal::Overloaded.into()),
-    }
+    sale.grant(request).await.map_err(|(refusal, retry_at)| Problem { retry_at, ..refusal.into() })
 }
 
 pub(crate) async fn with_receipt(app: &App, sale: &Arc<Sale>, grant: &Grant) -> Result<Response, Problem> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use payment::{AttemptKey, Expected, Fact, FactState, Judged, Parked, ProviderError, Secret, Stripe, judge};
+use domain::ParkReason;
+use payment::{AttemptKey, Expected, Fact, FactState, Judged, ProviderError, Secret, Stripe, judge};
 use standin::{Behaviour, Outage, Plan, StandIn, StandInOptions};
 
 use crate::support::{CALLBACK_SECRET, SECRET_KEY, euros, options, until};
@@ -81,7 +82,7 @@ async fn both_sides_agree_to_the_cent_whatever_payments_do() {
     assert_eq!(books.payments.len() as u64, PAYMENTS, "one payment for each attempt");
     let left = |currency: &str| books.captured.get(currency).unwrap_or(&0) - books.refunded.get(currency).unwrap_or(&0);
     assert_eq!((left("EUR"), left("USD")), (kept, 0), "{seen:?}");
-    let parked = [Parked::WrongMode, Parked::WrongOrder, Parked::WrongCurrency, Parked::WrongAmount];
+    let parked = [ParkReason::WrongMode, ParkReason::WrongOrder, ParkReason::WrongCurrency, ParkReason::WrongAmount];
     for verdict in parked.map(Judged::Parked).into_iter().chain([Judged::Paid, Judged::Ended]) {
         assert!(seen.contains_key(&format!("{verdict:?}")), "none was {verdict:?}: {seen:?}");
     }

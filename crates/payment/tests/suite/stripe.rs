@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use domain::ParkReason;
 use payment::{
-    Expected, FactState, Judged, Parked, PayWith, ProviderError, RefundState, Secret, Stripe, Waiting, judge,
+    Expected, FactState, Judged, PayWith, ProviderError, RefundState, Secret, Stripe, Waiting, judge,
 };
 use standin::{Behaviour, Outage, State};
 
@@ -89,10 +90,10 @@ async fn cancelling_gives_what_became_of_the_payment() {
 #[tokio::test]
 async fn what_contradicts_our_records_is_parked() {
     let table = [
-        (Behaviour::OtherAmount, Parked::WrongAmount),
-        (Behaviour::OtherCurrency, Parked::WrongCurrency),
-        (Behaviour::OtherMode, Parked::WrongMode),
-        (Behaviour::OtherOrder, Parked::WrongOrder),
+        (Behaviour::OtherAmount, ParkReason::WrongAmount),
+        (Behaviour::OtherCurrency, ParkReason::WrongCurrency),
+        (Behaviour::OtherMode, ParkReason::WrongMode),
+        (Behaviour::OtherOrder, ParkReason::WrongOrder),
     ];
     let standin = standin(table.map(|(behaviour, _)| behaviour));
     let adapter = adapter(&standin);
