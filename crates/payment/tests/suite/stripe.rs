@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use domain::ParkReason;
-use payment::{
-    Expected, FactState, Judged, PayWith, ProviderError, RefundState, Secret, Stripe, Waiting, judge,
-};
+use payment::{Expected, FactState, Judged, PayWith, ProviderError, RefundState, Secret, Stripe, Waiting, judge};
 use standin::{Behaviour, Outage, State};
 
 use crate::support::{adapter, attempt, euros, options, standin, until};
