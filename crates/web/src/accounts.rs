@@ -13,7 +13,7 @@ use ledger::books::{ParkedPaymentRow, PaymentRow};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::admin::{admit, needs_books};
+use crate::admin::{admit, needs_books, read_books};
 use crate::app::App;
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
@@ -116,11 +116,7 @@ pub(crate) async fn payments(
         let number = u32::try_from(cursor >> 8).unwrap_or(u32::MAX);
         (PurchaseNumber(number), (cursor & 0xff) as u8)
     });
-    let reading = Arc::clone(&app);
-    let rows = tokio::task::spawn_blocking(move || {
-        reading.engine.books_reader().and_then(|books| books.payments_of_sale(&name, after, ROWS_PER_PAGE))
-    });
-    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let rows = read_books(&app, move |books| books.payments_of_sale(&name, after, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let cursor_of = |row: &PaymentRow| u64::from(row.number.0) << 8 | u64::from(row.attempt);
     Ok(Json(PaymentsAnswer {
@@ -191,11 +187,7 @@ pub(crate) async fn payments_parked(
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    let reading = Arc::clone(&app);
-    let rows = tokio::task::spawn_blocking(move || {
-        reading.engine.books_reader().and_then(|books| books.payments_parked(&name, query.cursor, ROWS_PER_PAGE))
-    });
-    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let rows = read_books(&app, move |books| books.payments_parked(&name, query.cursor, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let next_cursor = rows.last().filter(|_| full).map(|row| row.record.to_string());
     let parked = rows.into_iter().map(|row| ParkedPaymentLine::of(&app, &sale, row)).collect();

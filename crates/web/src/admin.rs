@@ -11,6 +11,7 @@ use domain::record::PauseReason;
 use domain::{PurchaseNumber, Refusal, Right, SaleDefinition, Stage, fault, limits};
 use engine::{CreateError, Order, Sale};
 use http::{HeaderMap, StatusCode, header};
+use ledger::{Books, BooksError};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -246,11 +247,7 @@ pub(crate) async fn orders(
     needs_books(&app)?;
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
-    let (reading, name) = (Arc::clone(&app), name.clone());
-    let rows = tokio::task::spawn_blocking(move || {
-        reading.engine.books_reader().and_then(|books| books.orders_of_sale(&name, after, ROWS_PER_PAGE))
-    });
-    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let rows = read_books(&app, move |books| books.orders_of_sale(&name, after, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let next_cursor = rows.last().filter(|_| full).map(|row| row.number.0.to_string());
     let orders = rows.iter().map(|row| {
@@ -278,6 +275,16 @@ pub(crate) async fn orders(
 pub(crate) fn needs_books(app: &App) -> Result<(), Problem> {
     let detail = "this process keeps no books: ask one whose role is worker";
     if app.engine.roles().worker { Ok(()) } else { Err(Problem::new(Refusal::NotFound, detail)) }
+}
+
+/// Reads the books where it may block.
+pub(crate) async fn read_books<T: Send + 'static>(
+    app: &Arc<App>,
+    read: impl FnOnce(&Books) -> Result<T, BooksError> + Send + 'static,
+) -> Result<T, Problem> {
+    let reading = Arc::clone(app);
+    let told = tokio::task::spawn_blocking(move || reading.engine.books_reader().and_then(|books| read(&books))).await;
+    told.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))
 }
 
 /// The shop was paid: the order is confirmed. Late money takes free units again, or is answered `refund_due`.
@@ -351,11 +358,7 @@ pub(crate) async fn parked(
 ) -> Result<Response, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let reading = Arc::clone(&app);
-    let rows = tokio::task::spawn_blocking(move || {
-        reading.engine.books_reader().and_then(|books| books.parked(query.cursor.unwrap_or(0), ROWS_PER_PAGE))
-    });
-    let rows = rows.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let rows = read_books(&app, move |books| books.parked(query.cursor.unwrap_or(0), ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let next_cursor = rows.last().filter(|_| full).map(|row| row.id);
     let parked: Vec<_> = rows
