@@ -192,15 +192,13 @@ impl<'a> Gate<'a> {
     /// Redis has no memory left, so nothing was decided: winners read what is theirs, everybody else hears that it does not go on.
     fn without_memory(&self, batch: Vec<(Request, Reply)>) {
         for (request, reply) in batch {
-            match request {
-                Request::Read(query) => self.read_here(reply, &query),
-                request @ Request::Decide(..) => {
-                    let answer = match Asked::of(&request) {
-                        Asked::Purchase(query) => known_or(&self.follower.lock().replica, &query, Refusal::Paused),
-                        Asked::Read(_) | Asked::Change => refused(&self.follower.lock().replica, Refusal::Overloaded),
-                    };
+            match Asked::of(&request) {
+                Asked::Read(query) => self.read_here(reply, &query),
+                Asked::Purchase(query) => {
+                    let answer = known_or(&self.follower.lock().replica, &query, Refusal::Paused);
                     deliver(&mut vec![(reply, answer)]);
                 }
+                Asked::Change => self.refuse(reply, Refusal::Overloaded),
             }
         }
     }
