@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::Engine;
 use ledger::Pace;
 use serde::{Deserialize, Serialize};
+use pages::{Site, SiteOptions};
 use web::server::Routes;
 use web::{App, AppOptions, Listener, ListenerOptions};
 
@@ -50,7 +51,8 @@ impl Running {
 pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
     pin(job.core)?;
     let engine = Engine::start(&job.data, engine_options(Pace::default()))?;
-    let app = App::new(Arc::new(engine), None, None, AppOptions { purchase_wait_seconds: 10 });
+    let site = Site::new(SiteOptions::default())?;
+    let app = App::new(Arc::new(engine), None, None, site, AppOptions { purchase_wait_seconds: 10 });
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,

@@ -48,3 +48,40 @@ pub struct Money {
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
 }
+
+impl Money {
+    /// As anybody reads it: `15.00 EUR`, with the places that ISO 4217 gives the currency. A page says it better, by the reader's locale.
+    pub fn plain(&self) -> String {
+        let currency = self.currency.as_str();
+        let places: usize = match currency {
+            "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "VND" | "VUV"
+            | "XAF" | "XOF" | "XPF" => 0,
+            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+            _ => 2,
+        };
+        match 10_u64.pow(places as u32) {
+            1 => format!("{} {currency}", self.amount),
+            units => format!("{}.{:0places$} {currency}", self.amount / units, self.amount % units),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_written_with_the_places_of_its_currency() {
+        let table = [
+            (1_500, "EUR", "15.00 EUR"),
+            (5, "EUR", "0.05 EUR"),
+            (1_500, "JPY", "1500 JPY"),
+            (1_500, "KWD", "1.500 KWD"),
+            (0, "USD", "0.00 USD"),
+        ];
+        for (amount, currency, written) in table {
+            let currency = Currency::parse(currency).unwrap();
+            assert_eq!(Money { amount, currency }.plain(), written);
+        }
+    }
+}

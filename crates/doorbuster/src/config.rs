@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) public: PublicSettings,
     pub(crate) admin: AdminSettings,
     pub(crate) identity: IdentitySettings,
+    pub(crate) pages: PagesSettings,
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
     pub(crate) retention: RetentionSettings,
@@ -69,6 +70,20 @@ pub(crate) struct IdentitySettings {
     pub(crate) hs256_secrets: Vec<String>,
     pub(crate) leeway_seconds: u64,
     pub(crate) dangerous_guest_tokens: bool,
+}
+
+/// What customers see.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PagesSettings {
+    pub(crate) shop_name: String,
+    pub(crate) logo: PathBuf,
+    pub(crate) button_colour: String,
+    pub(crate) bar_colour: String,
+    pub(crate) language: String,
+    pub(crate) words_folder: PathBuf,
+    pub(crate) sign_in_url: String,
+    pub(crate) checkout_url: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ mod config;
 mod customer;
 mod data_client;
 mod demo;
+mod pages;
 mod preflight;
 mod report;
 mod sale;
@@ -99,6 +100,9 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Print the catalogue of all words that customers read, in English, instead.
+        #[arg(long, conflicts_with = "json")]
+        words: bool,
     },
     /// Check this machine before a sale.
     Preflight {
@@ -154,7 +158,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),
         Command::Bench(args) => report::bench(&args),
-        Command::Config { config, json } => report::config(&Settings::load(&config)?, json),
+        Command::Config { words: true, .. } => report::text(pages::words()),
+        Command::Config { config, json, .. } => report::config(&Settings::load(&config)?, json),
         Command::Preflight { config, json } => preflight::run(&Settings::load(&config)?, json),
         Command::Openapi => report::json(&web::openapi()),
         Command::Crowd => demo::crowd(),

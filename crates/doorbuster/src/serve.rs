@@ -18,6 +18,7 @@ use webhooks::{WebhookOptions, Webhooks};
 
 use crate::config::Settings;
 use crate::data_client::Endpoints;
+use crate::pages;
 use crate::till::{self, Tending};
 
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -51,7 +52,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let till = till::open(settings, &engine)?;
     let keeps_books = engine.roles().worker;
     let options = AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds };
-    let app = App::new(engine, webhooks, till.clone(), options);
+    let app = App::new(engine, webhooks, till.clone(), pages::site(settings)?, options);
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;
     let public =

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::webhooks::{Feed, Webhooks};
 use engine::Engine;
+use pages::Site;
 use till::Till;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
+use crate::site::PageCache;
 
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Threads that read places of chains back from disk. The readers of one sale wait for each other, so a crowd that looks at its orders
@@ -34,6 +36,9 @@ pub struct App {
     pub(crate) webhooks: Option<Webhooks>,
     /// `None` where the shop takes the money itself.
     pub(crate) till: Option<Arc<Till>>,
+    /// What pages are made with, and those that were made a moment ago.
+    pub(crate) site: Site,
+    pub(crate) pages: PageCache,
     /// The right to read a place of a chain back from disk.
     pub(crate) chain_reads: Semaphore,
     request_prefix: String,
@@ -46,6 +51,7 @@ impl App {
         engine: Arc<Engine>,
         webhooks: Option<Webhooks>,
         till: Option<Arc<Till>>,
+        site: Site,
         options: AppOptions,
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
@@ -57,6 +63,8 @@ impl App {
             feed: Feed::default(),
             webhooks,
             till,
+            site,
+            pages: PageCache::default(),
             chain_reads: Semaphore::new(CHAIN_READS_MAX),
             request_prefix,
             request_count: AtomicU64::new(0),

@@ -76,7 +76,7 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
         number: u64::from_le_bytes(number) & domain::limits::INTEGER_MAX,
         slot_offset: sale.slot_offset(customer),
         expires_at: now.plus(definition.pass_seconds * 1_000),
-        token_hash: token_hash(identify::bearer(headers)?),
+        token_hash: token_hash(identify::token(headers)?),
         identity_hash: app.engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject),
         token_expires_at_milliseconds: identity.expires_at_milliseconds,
     };

@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::connections::{Phase, Watch};
+use crate::origin;
+use crate::problem::Problem;
 use crate::purchase::{self, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
@@ -57,7 +59,7 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             Ok(0) | Err(_) => return Leaves::Ended,
             Ok(length) => length,
         };
-        let (request_id, begun) = {
+        let (request_id, shop, begun) = {
             let buffers = front.buffers.borrow();
             let bytes = &buffers.input[..length];
             let Some(request) = Request::read(bytes) else {
@@ -65,13 +67,18 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             };
             watch.enter(Phase::Handling);
             let request_id = front.app.request_id(request.request_id);
-            (request_id, purchase::begin(front, request.sale, request.item, &request.head, request.body))
+            let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
+            let begun = admitted.as_ref().map_err(Problem::clone).and_then(|_| {
+                purchase::begin(front, request.sale, request.item, &request.head, request.body)
+            });
+            (request_id, admitted.unwrap_or_default(), begun)
         };
         let outcome = match begun {
             Ok(begun) => purchase::finish(front, begun).await,
             Err(problem) => Err(problem),
         };
-        let reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &request_id));
+        let mut reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &request_id));
+        reply.headers.extend(shop.into_iter().flat_map(origin::let_in));
         watch.enter(Phase::Idle);
         if send(stream, front, &reply, &request_id).await.is_err() {
             return Leaves::Ended;
@@ -141,13 +148,16 @@ impl<'a> Request<'a> {
         let (mut head, mut request_id, mut length) = (Head::default(), None, None);
         for header in parsed.headers.iter() {
             let place = match header.name.len() {
-                4 if is(header.name, "host") => continue,
+                4 if is(header.name, "host") => &mut head.caller.host,
                 6 if is(header.name, "prefer") => &mut head.prefer,
+                6 if is(header.name, "origin") => &mut head.caller.origin,
+                6 if is(header.name, "cookie") => &mut head.caller.cookie,
                 10 if is(header.name, "connection") && header.value.eq_ignore_ascii_case(b"keep-alive") => continue,
                 12 if is(header.name, "content-type") => &mut head.content_type,
                 12 if is(header.name, REQUEST_ID.as_str()) => &mut request_id,
                 13 if is(header.name, "authorization") => &mut head.authorization,
                 14 if is(header.name, "content-length") => &mut length,
+                14 if is(header.name, "sec-fetch-site") => &mut head.caller.site,
                 15 if is(header.name, "doorbuster-pass") => &mut head.pass,
                 15 if is(header.name, "idempotency-key") => &mut head.key,
                 _ if changes_the_connection(header.name) => return None,
@@ -159,6 +169,7 @@ impl<'a> Request<'a> {
             }
             *place = Some(visible(header.value)?);
         }
+        head.caller.has_token = head.authorization.is_some();
         let body = &bytes[head_length..];
         let plain = length.unwrap_or("0");
         let whole = plain.bytes().all(|byte| byte.is_ascii_digit()) && plain.parse() == Ok(body.len());

@@ -7,8 +7,17 @@ use gate::pass::OpenPass;
 use http::{HeaderMap, HeaderName, header};
 
 use crate::purchase::Head;
+use crate::session;
 
-/// The bearer token of a request.
+/// The access token of a request: the bearer's, or the session's where there is no `Authorization`.
+pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Refusal> {
+    // One that comes twice counts as absent, and a cookie is no way around that.
+    let authorization = headers.contains_key(header::AUTHORIZATION);
+    let cookie = if authorization { None } else { once(headers, header::COOKIE) };
+    token_of(once(headers, header::AUTHORIZATION), cookie)
+}
+
+/// The bearer token of a request of the operator.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     bearer_in(once(headers, header::AUTHORIZATION))
 }
@@ -26,9 +35,16 @@ fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Refusal::TokenInvalid) }
 }
 
+fn token_of<'a>(authorization: Option<&'a str>, cookie: Option<&'a str>) -> Result<&'a str, Refusal> {
+    match (authorization, cookie) {
+        (None, Some(cookie)) => session::token_in(cookie).ok_or(Refusal::TokenInvalid),
+        (authorization, _) => bearer_in(authorization),
+    }
+}
+
 /// The customer by access token.
 pub(crate) fn identity(engine: &Engine, headers: &HeaderMap) -> Result<Identity, Refusal> {
-    engine.identities.verify(bearer(headers)?, engine.now())
+    engine.identities.verify(token(headers)?, engine.now())
 }
 
 /// The customer's pseudonym in a sale.
@@ -39,7 +55,7 @@ pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
 /// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.
 /// Another token of the same customer, a renewed one say, is verified once and serves as well.
 pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> Result<OpenPass, Refusal> {
-    let token = bearer_in(head.authorization)?;
+    let token = token_of(head.authorization, head.caller.cookie)?;
     let presented = head.pass.ok_or(Refusal::PassInvalid);
     let opened = presented.and_then(|text| engine.passes.open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));

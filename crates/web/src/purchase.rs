@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
 use crate::app::App;
+use crate::origin::Caller;
 use crate::pending::Pending;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -80,6 +81,8 @@ pub(crate) struct Head<'a> {
     pub(crate) key: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
     pub(crate) prefer: Option<&'a str>,
+    /// Where it comes from.
+    pub(crate) caller: Caller<'a>,
 }
 
 impl<'a> Head<'a> {
@@ -91,6 +94,7 @@ impl<'a> Head<'a> {
             key: text(HeaderName::from_static("idempotency-key")),
             content_type: text(header::CONTENT_TYPE),
             prefer: text(HeaderName::from_static("prefer")),
+            caller: Caller::of(headers),
         }
     }
 }

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, tokens, webhooks,
+    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, session, shop, site, tokens, webhooks,
     wire,
 };
 
@@ -47,6 +47,7 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(shop::sales))
         .routes(routes!(shop::sale))
         .routes(routes!(shop::heads))
+        .routes(routes!(session::begin, session::end))
         .routes(routes!(customers::take_pass))
         .routes(routes!(customers::mine))
         .routes(routes!(customers::purchase_status))
@@ -105,6 +106,7 @@ pub(crate) fn public(app: &Arc<App>) -> Router {
         _ => router,
     };
     let router = router
+        .merge(site::routes())
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         // `service` has taken every POST; what is left here came with a method that the path does not take.
         .route("/v1/sales/{sale}/items/{item}/purchases", any(purchases_are_posted));

@@ -22,7 +22,7 @@ use crate::outgoing::{IsPaged, Outgoing};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
-use crate::{body, purchase};
+use crate::{body, origin, purchase};
 
 /// What one serving thread works with.
 pub(crate) struct Front {
@@ -55,13 +55,16 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
     let body = body::collect(body, bytes_max).await;
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
-    let answered = match body {
+    let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
+    let shop = judged.as_ref().ok().cloned().flatten();
+    let answered = match judged.and(body) {
         Err(problem) => Err(problem),
+        Ok(_) if asks_first(&front, &parts) => origin::preflight(shop.clone()).map(whole),
         Ok(body) => match purchase_target(&front, &parts) {
             Some((sale, item)) => {
                 let head = Head::of(&parts.headers);
                 let reply = purchase::purchase(&front, sale, item, &head, &body).await;
-                reply.map(|reply| reply.into_response().map(Outgoing::Whole))
+                reply.map(whole)
             }
             None => route(&front, &watch, parts, body).await,
         },
@@ -74,11 +77,21 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         }
         response
     });
+    response.headers_mut().extend(shop.into_iter().flat_map(origin::let_in));
     secure(response.headers_mut(), &request_id);
     if matches!(response.body(), Outgoing::Whole(_)) {
         watch.enter(Phase::Idle);
     }
     response
+}
+
+fn whole(reply: Reply) -> Response<Outgoing> {
+    reply.into_response().map(Outgoing::Whole)
+}
+
+/// Whether a browser asks if a page may send something.
+fn asks_first(front: &Front, parts: &http::request::Parts) -> bool {
+    front.takes_purchases && parts.method == Method::OPTIONS && parts.headers.contains_key(header::ORIGIN)
 }
 
 /// Sale and item, when the request is a purchase.

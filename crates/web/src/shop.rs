@@ -12,18 +12,19 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::origin::LET_ALL_IN;
 use crate::problem::{Problem, ProblemBody};
 use crate::wire::{HeadBody, HeadsAnswer, ItemAnswer, SaleAnswer, TimeAnswer};
 
 /// How long an edge may keep a sale's public state.
-const PUBLIC_SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=1");
+pub(crate) const PUBLIC_SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=1");
 const HEADS_PER_PAGE: usize = 100;
 
 /// The server's clock.
 #[utoipa::path(get, path = "/v1/time", tag = "shop", responses((status = 200, body = TimeAnswer)))]
-pub(crate) async fn time(State(app): State<Arc<App>>) -> Json<TimeAnswer> {
+pub(crate) async fn time(State(app): State<Arc<App>>) -> Response {
     let now = app.engine.now();
-    Json(TimeAnswer { now: ChainTime(now), unix_ms: now })
+    ([LET_ALL_IN], Json(TimeAnswer { now: ChainTime(now), unix_ms: now })).into_response()
 }
 
 /// All sales, the oldest first.
@@ -46,6 +47,7 @@ pub(crate) async fn sale(State(app): State<Arc<App>>, Path(name): Path<String>) 
 fn cacheable(body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, PUBLIC_SECONDS);
+    response.headers_mut().extend([LET_ALL_IN]);
     response
 }
 

@@ -1,0 +1,426 @@
+// What the page and the button share: the server's clock, requests, one sale, and one wish to buy.
+// Nothing here touches the document, so that a shop's page can use it as well as ours.
+
+const SECOND = 1000;
+/** The page waits this much longer than its slot, at random, so that a crowd of one slot is no wall. */
+const JITTER_MS = 300;
+const RETRY_MS_MAX = 15 * SECOND;
+/** Answers that promise nothing: the same key is sent again. */
+const ASK_AGAIN = ["outcome_unknown", "overloaded", "paused", "storage_full", "internal", "interrupted"];
+const NEEDS_PASS = ["pass_expired", "pass_spent", "pass_invalid", "pass_foreign"];
+
+export const sleep = (ms) => new Promise((wake) => setTimeout(wake, Math.max(0, ms)));
+
+/** A short wait that ends at once when the network comes back. */
+const pause = (ms) =>
+  new Promise((wake) => {
+    const end = () => {
+      removeEventListener("online", end);
+      clearTimeout(timer);
+      wake();
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+  });
+
+/** The server's clock, as an offset to the browser's monotonic one: what somebody does to the wall clock changes nothing. */
+export class Clock {
+  #low = -Infinity;
+  #high = Infinity;
+  #wall = 0;
+
+  /** The server said `time`, at most `age` ms ago, in an answer to what was sent at `sent` and had come by `received`. */
+  note(time, sent, received, age = 0) {
+    const low = time - received;
+    const high = time + age - sent;
+    // Two measurements that exclude each other: the machine slept, or the server's clock was set. The later one is right.
+    const fits = low <= this.#high && high >= this.#low;
+    this.#low = fits ? Math.max(low, this.#low) : low;
+    this.#high = fits ? Math.min(high, this.#high) : high;
+    this.#wall = Date.now() - performance.now();
+  }
+
+  now() {
+    return performance.now() + (this.#low + this.#high) / 2;
+  }
+
+  /** By how much it may be wrong, in ms. */
+  get error() {
+    return (this.#high - this.#low) / 2;
+  }
+
+  /** Whether this machine slept or was set since the last measurement. */
+  get isDoubtful() {
+    return Math.abs(Date.now() - performance.now() - this.#wall) > SECOND;
+  }
+
+  async measure(api, rounds) {
+    if (this.isDoubtful) this.#low = -Infinity, this.#high = Infinity;
+    for (let round = 0; round < rounds; round += 1) {
+      const told = await api.ask("GET", "/v1/time");
+      if (told.status === 200) this.note(told.body.unix_ms, told.sent, told.received);
+      await sleep(100 + 200 * Math.random());
+    }
+  }
+}
+
+/** Requests to the engine. `base` is empty on its own pages, where the session's cookie speaks for the customer. */
+export class Api {
+  constructor(base = "", token = () => null) {
+    this.base = base;
+    this.token = token;
+  }
+
+  /** Always answers: a status of 0 means that nobody knows whether the request arrived. */
+  async ask(method, path, { headers = {}, body, wait = 8 } = {}) {
+    const token = this.token();
+    const sent = performance.now();
+    try {
+      const response = await fetch(this.base + path, {
+        method,
+        headers: {
+          ...headers,
+          ...(token ? { Authorization: `Bearer ${token}` } : {}),
+          ...(body ? { "Content-Type": "application/json" } : {}),
+        },
+        body: body && JSON.stringify(body),
+        credentials: this.base ? "omit" : "same-origin",
+        signal: AbortSignal.timeout(wait * SECOND),
+      });
+      const text = await response.text();
+      const after = Number(response.headers.get("Retry-After")) * SECOND || 0;
+      return { status: response.status, body: text ? JSON.parse(text) : {}, after, sent, received: performance.now() };
+    } catch {
+      return { status: 0, body: {}, after: 0, sent, received: performance.now() };
+    }
+  }
+}
+
+/** What has to outlive the tab; a browser that keeps nothing still buys, by `mine`. */
+export const store = {
+  get(key) {
+    try {
+      return JSON.parse(localStorage.getItem(`doorbuster:${key}`));
+    } catch {
+      return null;
+    }
+  },
+  set(key, value) {
+    try {
+      if (value === null) localStorage.removeItem(`doorbuster:${key}`);
+      else localStorage.setItem(`doorbuster:${key}`, JSON.stringify(value));
+    } catch {
+      // The wish then lives as long as the page.
+    }
+  },
+};
+
+/** One tab at a time, where the browser can say so; the key makes it safe where it cannot. */
+const alone = (name, work) => (navigator.locks ? navigator.locks.request(`doorbuster:${name}`, work) : work());
+
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** A sale as anybody sees it, the customer's pass for it, and what is theirs in it. */
+export class Sale {
+  purchases = [];
+  isSignedIn = false;
+  #pass = null;
+  #asking = null;
+  #listeners = new Set();
+
+  constructor(api, clock, answer, who = () => "") {
+    Object.assign(this, { api, clock, answer, who });
+  }
+
+  onChange(listener) {
+    this.#listeners.add(listener);
+  }
+
+  changed() {
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** By the clock where it knows better than the last answer. */
+  get phase() {
+    const { phase, opens_at, closes_at } = this.answer;
+    const now = this.clock.now();
+    if (phase === "settled" || now >= Date.parse(closes_at)) return "closed";
+    return phase === "planned" && now >= Date.parse(opens_at) ? "open" : phase;
+  }
+
+  item(name) {
+    return this.answer.items.find((item) => item.item === name);
+  }
+
+  async look() {
+    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`);
+    if (told.status === 200) {
+      this.answer = told.body;
+      // An edge may have kept the answer for a second.
+      this.clock.note(Date.parse(told.body.server_time), told.sent, told.received, 2 * SECOND);
+      this.changed();
+    }
+    return told.status;
+  }
+
+  /** Polls for as long as the page lives, slower while nobody looks. */
+  async watch() {
+    for (;;) {
+      const hidden = globalThis.document?.hidden ? 5 : 1;
+      await pause(this.answer.next_poll_ms * hidden * (0.8 + 0.4 * Math.random()));
+      if (this.clock.isDoubtful) await this.clock.measure(this.api, 2);
+      await this.look();
+    }
+  }
+
+  /** Pass and purchases of whoever is signed in; the server knows them even if this browser has forgotten everything. */
+  async mine() {
+    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}/mine`);
+    if (told.status === 200) {
+      this.#pass = told.body.pass ?? null;
+      this.purchases = told.body.purchases;
+    }
+    if (told.status === 200 || told.status === 401) this.isSignedIn = told.status === 200;
+    this.changed();
+    return told;
+  }
+
+  take(purchase) {
+    this.purchases = [purchase, ...this.purchases.filter((known) => known.purchase !== purchase.purchase)];
+    this.changed();
+  }
+
+  /** The pass, taken once for everybody who asks meanwhile: `{pass}` or the refusal. */
+  pass(fresh = false) {
+    if (this.#pass && !fresh && Date.parse(this.#pass.expires_at) > this.clock.now()) return { pass: this.#pass };
+    this.#asking ??= this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`).then((told) => {
+      this.#asking = null;
+      if (told.status === 201) this.#pass = told.body;
+      return told.status === 201 ? { pass: told.body } : told;
+    });
+    return this.#asking;
+  }
+
+  /** Takes the pass before the crowd presses, spread over the time until the opening. */
+  async takePassAhead() {
+    if (!this.isSignedIn || this.#pass || this.phase === "closed") return;
+    const now = this.clock.now();
+    const from = Date.parse(this.answer.passes_open_at);
+    const room = Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
+    await pause(Math.max(0, from - now) + room * Math.random());
+    if (!this.#pass) await this.pass();
+    this.changed();
+  }
+
+  get slot() {
+    return this.#pass && Date.parse(this.answer.opened_at ?? this.answer.opens_at) + this.#pass.slot_offset_ms;
+  }
+}
+
+/** One wish for one item. Its key is made at the press and kept until it is known what became of it. */
+export class Wish {
+  /** What is happening to the wish, beyond what the sale says; null while nobody has pressed. */
+  trouble = null;
+  #kept = null;
+  #running = false;
+
+  constructor(sale, item) {
+    Object.assign(this, { sale, item });
+  }
+
+  get #name() {
+    return `${this.sale.who()}:${this.sale.answer.sale}:${this.item}`;
+  }
+
+  get wish() {
+    return store.get(this.#name) ?? this.#kept;
+  }
+
+  #keep(wish) {
+    this.#kept = wish;
+    store.set(this.#name, wish);
+  }
+
+  /** The newest purchase of the item that is the customer's. */
+  get purchase() {
+    return this.sale.purchases.find((purchase) => purchase.item === this.item);
+  }
+
+  /** A purchase that has changed; what was final before may not be so any more. */
+  take(purchase) {
+    this.trouble = null;
+    this.sale.take(purchase);
+  }
+
+  /** How many of the item, and of the sale, are theirs; what may still be wished for. */
+  get room() {
+    const live = this.sale.purchases.filter((purchase) => purchase.status !== "released");
+    const count = (purchases) => purchases.reduce((sum, purchase) => sum + purchase.quantity, 0);
+    const { limit_per_customer } = this.sale.item(this.item);
+    return Math.min(
+      limit_per_customer - count(live.filter((purchase) => purchase.item === this.item)),
+      this.sale.answer.limit_per_customer - count(live),
+    );
+  }
+
+  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit trouble */
+  get state() {
+    const { sale } = this;
+    if (this.trouble) return this.trouble.state;
+    if (this.wish) return "deciding";
+    const { purchase } = this;
+    if (purchase?.status === "held") return "yours";
+    if (purchase?.status === "confirmed") return "paid";
+    if (sale.phase === "closed") return "closed";
+    if (purchase && purchase.status === "released") return "ended";
+    if (sale.answer.paused) return "paused";
+    if (sale.phase === "planned") return "not_yet";
+    const { available } = sale.item(this.item);
+    if (available !== "yes") return available === "may_return" ? "may_return" : "gone";
+    if (!sale.isSignedIn) return "signed_out";
+    return this.room < 1 ? "limit" : "open";
+  }
+
+  /** Pressing again, here or in another tab, is the same wish. */
+  async press(quantity = 1) {
+    if (!this.wish) this.#keep({ key: newKey(), quantity });
+    await this.pursue();
+  }
+
+  /** Goes after a wish that was kept, until it is known what became of it. */
+  async pursue() {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      this.#tell("deciding");
+      await alone(this.#name, () => this.#ask());
+    } finally {
+      this.#running = false;
+      this.sale.changed();
+    }
+  }
+
+  #tell(state, code) {
+    this.trouble = state && { state, code };
+    this.sale.changed();
+  }
+
+  #end(state, code) {
+    this.#keep(null);
+    this.#tell(state, code);
+  }
+
+  async #ask() {
+    for (let failures = 0; ; failures += 1) {
+      const { wish } = this;
+      // Another tab was faster: what became of it is in the purchases.
+      if (!wish) {
+        await this.sale.mine();
+        return this.#tell(null);
+      }
+      const had = await this.sale.pass(failures > 0 && NEEDS_PASS.includes(this.trouble?.code));
+      const told = had.pass ? await this.#buy(had.pass, wish) : had;
+      if (told.status === 200 || told.status === 201) {
+        this.#keep(null);
+        this.#tell(null);
+        return this.sale.take(told.body);
+      }
+      if (told.status === 401) return this.#tell("signed_out", told.body.code);
+      if (!(await this.#mayAskAgain(told, failures))) return;
+    }
+  }
+
+  async #buy(pass, wish) {
+    const wait = this.sale.slot + JITTER_MS * Math.random() - this.sale.clock.now();
+    if (wait > SECOND / 2) this.#tell("your_turn");
+    await sleep(wait);
+    this.#tell("deciding");
+    const told = await this.sale.api.ask("POST", `/v1/sales/${this.sale.answer.sale}/items/${this.item}/purchases`, {
+      headers: { "Doorbuster-Pass": pass.pass, "Idempotency-Key": wish.key },
+      body: { quantity: wish.quantity },
+      wait: 15,
+    });
+    return told.status === 202 ? this.#undecided(told.body.location) : told;
+  }
+
+  /** Asks at the place that the answer `pending` gave. */
+  async #undecided(location) {
+    for (let round = 0; ; round += 1) {
+      await pause(Math.min(500 * 1.5 ** round, 5 * SECOND) * (0.75 + 0.5 * Math.random()));
+      const told = await this.sale.api.ask("GET", location);
+      if (told.status !== 202 && told.status !== 0) return told;
+      if (told.status === 202) location = told.body.location;
+    }
+  }
+
+  /** Waits as long as the answer wants; false when the answer is final. */
+  async #mayAskAgain({ status, body, after }, failures) {
+    const { code, retry_at } = body;
+    if (code === "not_open" || code === "before_slot") {
+      this.#tell("your_turn", code);
+      // The opening may be late, and then so is everybody's slot.
+      await this.sale.look();
+      await pause(Date.parse(retry_at) - this.sale.clock.now() + JITTER_MS * Math.random());
+      return true;
+    }
+    if (NEEDS_PASS.includes(code) && failures < 5) {
+      this.#tell("deciding", code);
+    } else if (status === 0) {
+      this.#tell("offline");
+    } else if (ASK_AGAIN.includes(code) || status >= 500) {
+      this.#tell(code === "paused" ? "paused" : "overloaded", code);
+    } else {
+      this.#final(code);
+      return false;
+    }
+    const wait = Math.min(SECOND * 2 ** Math.min(failures, 5), RETRY_MS_MAX) * (0.5 + Math.random());
+    await pause(Math.max(wait, after * (1 + 0.5 * Math.random())));
+    return true;
+  }
+
+  /** A refusal binds nothing: the wish is over, and another press is another wish. */
+  #final(code) {
+    if (code === "sold_out" || code === "stock_insufficient") {
+      this.#end(null);
+      this.sale.look();
+    } else if (code === "closed") {
+      this.#end("closed", code);
+    } else if (/^limit_|^grants_|^unpaid_/.test(code)) {
+      this.#end("limit", code);
+      this.sale.mine();
+    } else {
+      this.#end("trouble", code);
+    }
+  }
+}
+
+/** Follows one purchase until it has ended: told by the server where a stream can be had, asked for where not. */
+export async function follow(api, purchase, tell) {
+  const isOver = (now) => now.status === "released" || now.status === "confirmed";
+  for (let round = 0; !isOver(purchase); round += 1) {
+    const ticket = await api.ask("POST", `/v1/purchases/${purchase.purchase}/stream-tickets`);
+    if (ticket.status === 201) {
+      await new Promise((end) => {
+        const events = new EventSource(api.base + ticket.body.location);
+        const leave = () => {
+          events.close();
+          end();
+        };
+        events.addEventListener("purchase", (event) => {
+          purchase = JSON.parse(event.data);
+          tell(purchase);
+          if (isOver(purchase)) leave();
+        });
+        // A ticket opens one stream: another try needs another ticket.
+        events.onerror = leave;
+      });
+    }
+    if (isOver(purchase)) return;
+    await pause(Math.min(2 * SECOND * 1.5 ** round, RETRY_MS_MAX) * (0.75 + 0.5 * Math.random()));
+    const told = await api.ask("GET", `/v1/purchases/${purchase.purchase}`);
+    if (told.status === 200) {
+      purchase = told.body;
+      tell(purchase);
+    }
+  }
+}

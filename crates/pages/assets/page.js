@@ -1,0 +1,290 @@
+// Our own pages: puts what the page was made with together with what happens, and the person's presses with the sale.
+
+import { Api, Clock, Sale, Wish, follow, store } from "./core.js";
+import { Countdown, Speech, view } from "./speech.js";
+
+const given = JSON.parse(document.querySelector("#given").textContent);
+const speech = new Speech(given.words, document.documentElement.lang);
+const clock = new Clock();
+const api = new Api();
+const find = (name, root = document) => root.querySelector(name);
+const announcer = find("#announcer");
+
+/** Leaves the document alone where nothing has changed, so that a screen reader is not disturbed. */
+const put = (element, text) => {
+  if (element && element.textContent !== text) element.textContent = text;
+};
+const show = (element, shown) => {
+  if (element && element.hidden === shown) element.hidden = !shown;
+};
+const announce = (word, seconds) =>
+  put(announcer, speech.say(seconds ? `announce_${word}` : `announce_${word}_over`, { time: speech.unit(seconds, "second") }));
+
+function localise(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) put(time, speech.date(time.dateTime));
+  for (const money of root.querySelectorAll("data[data-currency]")) {
+    put(money, speech.money({ amount: Number(money.value), currency: money.dataset.currency }));
+  }
+}
+
+/** The first measurement comes free: the page itself says when it was made. */
+function readClockOfPage() {
+  const [navigation] = performance.getEntriesByType("navigation");
+  const fromNetwork = navigation && navigation.transferSize > 0 && navigation.type !== "back_forward";
+  // Out of a cache it may be of any age, and then only a question helps.
+  if (given.made_at && fromNetwork) clock.note(given.made_at, navigation.requestStart, navigation.responseStart, given.age_max_ms);
+}
+
+const who = () => store.get("who") ?? "";
+
+/** The shop hands its customer over in the fragment, which no server and no log sees. */
+async function signIn(token) {
+  const told = await new Api("", () => token).ask("POST", "/v1/session");
+  if (told.status === 200) store.set("who", told.body.customer);
+  return told.status === 200;
+}
+
+async function takeTokenFromFragment() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!token) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  await signIn(token);
+}
+
+function bindSigning(after) {
+  const guest = find("#guest");
+  guest?.addEventListener("click", async () => {
+    guest.disabled = true;
+    const name = Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(36)).join("");
+    if (await signIn(`guest_${name}`)) await after();
+    guest.disabled = false;
+  });
+  find("#sign-out")?.addEventListener("click", async () => {
+    await api.ask("DELETE", "/v1/session");
+    store.set("who", null);
+    location.reload();
+  });
+}
+
+function showSigned(isIn) {
+  show(find("#signed-out"), !isIn);
+  show(find("#sign-out"), isIn);
+}
+
+/** Pay and give back, for whichever purchase `current` gives. Giving back asks once more in place, without a window. */
+function bindEnding(panel, current, take) {
+  const [pay, back, sure, keep] = ["pay", "give-back", "sure", "keep"].map((name) => find(`[data-do=${name}]`, panel));
+  const problem = find("[data-show=problem]", panel);
+  const ask = (asking) => {
+    show(find("[data-show=sure]", panel), asking);
+    show(back, !asking);
+    (asking ? keep : back).focus();
+  };
+  pay?.addEventListener("click", async () => {
+    pay.disabled = true;
+    put(problem, "");
+    await (given.checkout_url ? toShop : toProvider)(current());
+    pay.disabled = false;
+  });
+  back.addEventListener("click", () => ask(true));
+  keep.addEventListener("click", () => ask(false));
+  sure.addEventListener("click", async () => {
+    const told = await api.ask("POST", `/v1/orders/${current().order}/cancel`, { wait: 15 });
+    ask(false);
+    if (told.status === 200) take(told.body);
+    else put(problem, speech.say("problem_give_back"));
+  });
+
+  async function toProvider(purchase) {
+    const body = { return_url: new URL(`/orders/${purchase.order}`, location.href).href };
+    const told = await api.ask("POST", `/v1/orders/${purchase.order}/payments`, { body, wait: 20 });
+    if (told.status === 201 && told.body.pay_url) location.assign(told.body.pay_url);
+    else if (told.status === 200) take(told.body);
+    else put(problem, speech.say("problem_pay"));
+  }
+
+  async function toShop(purchase) {
+    const told = await api.ask("POST", `/v1/orders/${purchase.order}/hold-token`);
+    // In the fragment, as the shop handed its customer over to us.
+    if (told.status === 200) location.assign(`${given.checkout_url}#hold_token=${encodeURIComponent(told.body.hold_token)}`);
+    else put(problem, speech.say("problem_pay"));
+  }
+}
+
+function showEnding(panel, purchase) {
+  const isHeld = purchase?.status === "held";
+  show(find("[data-show=ending]", panel), isHeld);
+  const link = find("[data-show=order]", panel);
+  show(link, Boolean(purchase));
+  if (link && purchase) link.href = `/orders/${purchase.order}${location.search}`;
+}
+
+/** A clock that ticks on the server's time; `until` gives the end or null. */
+function tick(panel, until, announces) {
+  const countdown = { end: null, of: null };
+  return () => {
+    const end = until();
+    const face = find("[data-show=clock]", panel);
+    show(face, end !== null);
+    if (end === null) return;
+    if (countdown.end !== end) Object.assign(countdown, { end, of: new Countdown() });
+    const rest = end - clock.now();
+    put(face, speech.span(rest));
+    const mark = countdown.of.passed(rest);
+    if (mark !== null && announces()) announce(announces(), mark);
+  };
+}
+
+const keepUp = (render) => setInterval(render, 250);
+
+async function salePage() {
+  const sale = new Sale(api, clock, given.sale, who);
+  const panels = [...document.querySelectorAll("[data-item]")].map((panel) => itemPanel(panel, sale));
+  const render = () => panels.forEach((panel) => panel.render());
+  sale.onChange(render);
+  const enter = async () => {
+    await sale.mine();
+    showSigned(sale.isSignedIn);
+    sale.takePassAhead();
+    panels.forEach((panel) => panel.resume());
+  };
+  bindSigning(enter);
+  render();
+  keepUp(render);
+  if (who()) await enter();
+  else showSigned(false);
+  await clock.measure(api, 3);
+  // Close to the opening the clock is looked at once more, each page at its own moment.
+  const toOpening = Date.parse(sale.answer.opens_at) - clock.now();
+  if (toOpening > 20_000) setTimeout(() => clock.measure(api, 2), toOpening - 10_000 - 8_000 * Math.random());
+  addEventListener("pageshow", (event) => event.persisted && enter());
+  document.addEventListener("visibilitychange", () => document.hidden || sale.look());
+  // What another tab has won or ended is ours too.
+  addEventListener("storage", (event) => event.key?.startsWith("doorbuster:") && event.newValue === null && sale.mine());
+  await sale.watch();
+}
+
+function itemPanel(panel, sale) {
+  const wish = new Wish(sale, panel.dataset.item);
+  const button = find("[data-do=press]", panel);
+  const quantity = find("select", panel);
+  let shown = view(wish, speech);
+  let followed = null;
+  const ticking = tick(panel, () => shown.clock, () => shown.announces);
+  button.addEventListener("click", () => wish.press(Number(quantity?.value ?? 1)));
+  bindEnding(panel, () => wish.purchase, (purchase) => wish.take(purchase));
+
+  function render() {
+    const before = shown.state;
+    shown = view(wish, speech);
+    panel.dataset.state = shown.state;
+    put(find("[data-show=state]", panel), shown.text);
+    show(button, shown.button);
+    button.disabled = !shown.enabled;
+    show(quantity?.parentElement, shown.enabled);
+    showEnding(panel, wish.purchase);
+    // Whoever pressed by keyboard goes on where the next thing to do is.
+    if (before !== shown.state && shown.state === "yours" && [document.body, button].includes(document.activeElement)) {
+      (find("[data-do=pay]", panel) ?? find("[data-show=order]", panel)).focus();
+    }
+    ticking();
+    const { purchase } = wish;
+    if (purchase?.status === "held" && followed !== purchase.purchase) {
+      followed = purchase.purchase;
+      follow(api, purchase, (now) => sale.take(now));
+    }
+  }
+
+  return { render, resume: () => wish.wish && wish.pursue() };
+}
+
+async function orderPage() {
+  const panel = find("[data-order]");
+  let order = null;
+  const ticking = tick(panel, () => (order?.status === "held" ? Date.parse(order.pay_by) : null), () => "paying");
+  const take = (now) => {
+    order = { ...order, ...now };
+    render();
+  };
+  bindEnding(panel, () => order, take);
+  bindSigning(load);
+  await load();
+  keepUp(ticking);
+
+  async function load() {
+    const told = await api.ask("GET", `/v1/orders/${panel.dataset.order}`);
+    showSigned(told.status !== 401);
+    if (told.status !== 200) {
+      const word = { 401: "state_signed_out", 404: "order_unknown", 0: "state_offline" }[told.status] ?? "state_trouble";
+      put(find("[data-show=state]", panel), speech.say(word));
+      if (told.status === 0) setTimeout(load, 3000);
+      return;
+    }
+    take(told.body);
+    await clock.measure(api, 3);
+    follow(api, order, take);
+  }
+
+  function render() {
+    panel.dataset.state = { held: "yours", confirmed: "paid", released: "ended" }[order.status];
+    for (const [name, text] of Object.entries(orderTexts(order))) put(find(`[data-show=${name}]`, panel), text);
+    show(find("dl", panel), true);
+    showEnding(panel, order);
+    const receipt = find("[data-show=receipt]", panel);
+    if (order.receipt && !receipt.href) {
+      // The answer as it came: `doorbuster verify --receipt` reads it.
+      receipt.href = URL.createObjectURL(new Blob([JSON.stringify(order)], { type: "application/json" }));
+      receipt.download = `${order.order}.json`;
+      show(receipt, true);
+    }
+    ticking();
+  }
+}
+
+function orderTexts(order) {
+  const attempt = order.payments?.at(-1)?.status;
+  const word =
+    order.status === "released" ? `state_ended_${order.release_reason}` : order.status === "confirmed" ? "state_paid" : "state_yours";
+  const money = { open: "payment_open", refund_due: "payment_refund_due", refunded: "payment_refunded" }[attempt];
+  return {
+    state: speech.say(word, { time: speech.time(order.pay_by) }),
+    payment: money ? speech.say(money) : "",
+    item: order.item,
+    quantity: order.quantity.toLocaleString(speech.language),
+    price: speech.money(order.price),
+    number: order.order,
+  };
+}
+
+async function minePage() {
+  const list = find("[data-orders]");
+  const row = find("template").content;
+  const more = find("#more");
+  let cursor = "";
+  bindSigning(load);
+  more.addEventListener("click", load);
+  await load();
+
+  async function load() {
+    const told = await api.ask("GET", `/v1/orders${cursor}`);
+    showSigned(told.status !== 401);
+    put(find("[data-show=state]"), told.status === 200 ? "" : speech.say(told.status === 401 ? "state_signed_out" : "state_offline"));
+    if (told.status === 0) setTimeout(load, 3000);
+    if (told.status !== 200) return;
+    for (const order of told.body.orders) {
+      const entry = row.cloneNode(true);
+      const link = find("a", entry);
+      link.href = `/orders/${order.order}${location.search}`;
+      for (const [name, text] of Object.entries(orderTexts(order))) put(find(`[data-show=${name}]`, entry), text);
+      list.append(entry);
+    }
+    cursor = `?cursor=${told.body.next_cursor}`;
+    show(more, Boolean(told.body.next_cursor));
+    show(find("#none"), !list.children.length);
+  }
+}
+
+readClockOfPage();
+localise(document);
+await takeTokenFromFragment();
+await { sale: salePage, order: orderPage, mine: minePage }[document.body.dataset.page]?.();
