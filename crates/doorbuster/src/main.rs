@@ -158,7 +158,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Log { command } => audit::export(&command),
         Command::Verify(args) => audit::verify(&args),
         Command::Bench(args) => report::bench(&args),
-        Command::Config { words: true, .. } => report::text(pages::words()),
+        Command::Config { words: true, .. } => {
+            report::say(pages::words());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Config { config, json, .. } => report::config(&Settings::load(&config)?, json),
         Command::Preflight { config, json } => preflight::run(&Settings::load(&config)?, json),
         Command::Openapi => report::json(&web::openapi()),

@@ -147,7 +147,8 @@ impl Words {
                 paths.push(path);
             }
         }
-        paths.sort();
+        // English first: a new language says in English what it leaves out, in the shop's English.
+        paths.sort_by_key(|path| (path.file_stem().is_none_or(|stem| stem != ENGLISH), path.clone()));
         for path in paths {
             let length = std::fs::metadata(&path).map_err(|source| failed(&path, source))?.len();
             let invalid = |reason: String| WordsError::Invalid { path: path.clone(), reason };
@@ -269,7 +270,7 @@ mod tests {
         let words = Words::load(Some(&folder), "fr").unwrap();
         assert_eq!(words.choose(Some("en"), None).page("button"), "Mine!");
         let french = words.choose(None, None);
-        assert_eq!((french.said("state_gone"), french.page("button")), ("Épuisé.", "Reserve"));
+        assert_eq!((french.said("state_gone"), french.page("button")), ("Épuisé.", "Mine!"));
         let refused = [
             ("[page]\nbotton = \"x\"", "no such word"),
             ("[page]\nbutton = \" \"", "1 to 400"),
