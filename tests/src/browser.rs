@@ -26,7 +26,7 @@ pub use page::Page;
 
 /// Nothing is asked of the outside, nothing is drawn that another machine would draw differently, and a page in the background is not
 /// slowed down.
-const ARGUMENTS: [&str; 28] = [
+const ARGUMENTS: [&str; 29] = [
     "--remote-debugging-pipe",
     "--headless=new",
     "--no-sandbox",
@@ -54,14 +54,15 @@ const ARGUMENTS: [&str; 28] = [
     "--mute-audio",
     "--password-store=basic",
     "--force-color-profile=srgb",
+    "--font-render-hinting=none",
     "--lang=en-US",
 ];
 
 /// Begins as the leader of a group of processes. The browser reads commands from descriptor 3 and answers on 4, and ends when 3 is closed:
-/// also when the test is killed. Then the folder goes too.
+/// also when the test is killed. Then the folder goes too; after any other end it has the browser's last words.
 const SCRIPT: &str = r#"folder=$1; shift
-chromium "--user-data-dir=$folder/profile" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>"$folder/stderr"
-rm -rf "$folder""#;
+chromium "--user-data-dir=$folder/profile" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>"$folder/stderr" &&
+    rm -rf "$folder""#;
 
 /// A browser process, without a window on any screen. One is enough for many tests: each has contexts of its own.
 pub struct Browser {

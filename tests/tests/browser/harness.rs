@@ -193,7 +193,7 @@ fn a_mouse_a_finger_and_the_back_button_do_what_they_do_for_people() {
 
 #[test]
 fn a_person_has_a_language_a_scheme_and_a_tab_that_may_crash() {
-    let (site, _context, page) = open("/");
+    let (site, context, page) = open("/");
     page.language("de");
     page.scheme("dark");
     page.reduced_motion();
@@ -201,6 +201,10 @@ fn a_person_has_a_language_a_scheme_and_a_tab_that_may_crash() {
     let js = "[navigator.language, (1.5).toLocaleString(), \
               ...['prefers-color-scheme: dark', 'prefers-reduced-motion'].map((query) => matchMedia(`(${query})`).matches)]";
     assert_eq!(page.eval(js), json!(["de", "1,5", true, true]));
+    let tab = context.page();
+    tab.language("de");
+    tab.open(&site.url("/"));
+    page.language("ar");
     page.crash();
     page.reload();
     assert_eq!(page.text("h1"), "Form");
