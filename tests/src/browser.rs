@@ -26,7 +26,7 @@ pub use page::Page;
 
 /// Nothing is asked of the outside, nothing is drawn that another machine would draw differently, and a page in the background is not
 /// slowed down.
-const ARGUMENTS: [&str; 29] = [
+const ARGUMENTS: [&str; 30] = [
     "--remote-debugging-pipe",
     "--headless=new",
     "--no-sandbox",
@@ -55,6 +55,7 @@ const ARGUMENTS: [&str; 29] = [
     "--password-store=basic",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
+    "--hide-scrollbars",
     "--lang=en-US",
 ];
 

@@ -64,7 +64,10 @@ impl Page {
 
     #[track_caller]
     pub(super) fn command(&self, method: &str, parameters: &Value) -> Value {
-        self.try_command(method, parameters).unwrap_or_else(|error| self.fail(&error))
+        match self.try_command(method, parameters) {
+            Ok(given) => given,
+            Err(error) => self.fail(&error),
+        }
     }
 
     /// Ends the test, with what is known of the page.
@@ -114,19 +117,18 @@ impl Page {
     /// The back button; waits until the entry before is shown.
     #[track_caller]
     pub fn back(&self) {
-        let place = |history: &Value| history["currentIndex"].as_u64().unwrap_or_default();
         let history = self.command("Page.getNavigationHistory", &json!({}));
         let Some(before) = place(&history).checked_sub(1) else { self.fail("there is nothing to go back to") };
-        let entry = &history["entries"][usize::try_from(before).unwrap_or_default()];
+        let entry = &history["entries"][before];
         self.command("Page.navigateToHistoryEntry", &json!({ "entryId": entry["id"] }));
-        let url = text(entry, "url");
         let is_there = || {
-            let history = self.try_command("Page.getNavigationHistory", &json!({}));
-            history.is_ok_and(|history| place(&history) == before)
-                && self.evaluate("[location.href, document.readyState]", None) == Ok(json!([url, "complete"]))
+            let Ok(history) = self.try_command("Page.getNavigationHistory", &json!({})) else { return false };
+            // What was shown until now may still answer.
+            let shown = json!([history["entries"][before]["url"], "complete"]);
+            place(&history) == before && self.evaluate("[location.href, document.readyState]", None) == Ok(shown)
         };
         if !within(PATIENCE, is_there) {
-            self.fail(&format!("not back at {url} after {} s", PATIENCE.as_secs()));
+            self.fail(&format!("not back at {} after {} s", entry["url"], PATIENCE.as_secs()));
         }
     }
 
@@ -153,7 +155,10 @@ impl Page {
     /// When it throws.
     #[track_caller]
     pub fn eval(&self, js: &str) -> Value {
-        self.evaluate(js, None).unwrap_or_else(|error| self.fail(&format!("{js}\n  {error}")))
+        match self.evaluate(js, None) {
+            Ok(value) => value,
+            Err(error) => self.fail(&format!("{js}\n  {error}")),
+        }
     }
 
     /// Evaluates in a world of the page, the page's own without one.
@@ -223,6 +228,11 @@ impl Drop for Page {
         pipe.tell(None, "Target.closeTarget", &json!({ "targetId": self.target }));
         assert!(violations.is_empty(), "{} goes against its own policy: {violations:#?}", self.url());
     }
+}
+
+/// Which entry of the history is shown.
+fn place(history: &Value) -> usize {
+    history["currentIndex"].as_u64().and_then(|index| index.try_into().ok()).unwrap_or_default()
 }
 
 impl Page {

@@ -1,6 +1,7 @@
 //! The harness itself: what it does is done, and what it sees is so. Its pages are its own.
 
 use serde_json::json;
+use system_tests::Folder;
 use system_tests::browser::{Context, Page, Stage};
 
 use crate::browser;
@@ -212,4 +213,22 @@ fn a_person_has_a_language_a_scheme_and_a_tab_that_may_crash() {
     page.write("Anna");
     page.press("!");
     assert_eq!((page.eval("document.activeElement.value"), page.focused()), ("Anna!".into(), "input \"Name\"".into()));
+}
+
+#[test]
+fn a_picture_has_the_size_of_the_window_or_of_the_page() {
+    let (_site, _context, page) = open("/buttons");
+    let folder = Folder::new();
+    let pixels = |is_full_page| {
+        let path = folder.join("page.png");
+        page.screenshot(&path, is_full_page);
+        let bytes = std::fs::read(path).unwrap();
+        assert_eq!(&bytes[1..4], b"PNG");
+        // Width and height stand at the beginning.
+        [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()))
+    };
+    page.size(360, 640, 2.0, false);
+    assert_eq!(pixels(false), [720, 1_280]);
+    let [width, height] = pixels(true);
+    assert!(width == 720 && height > 6_000, "{width} {height}");
 }
