@@ -9,7 +9,9 @@ use serde_json::Value;
 /// `target/debug` or whatever profile these tests were built with.
 pub(crate) fn build_folder() -> PathBuf {
     let own = std::env::current_exe().expect("a test runs from a file");
-    own.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps").to_owned()
+    let folder = own.parent().expect("a file lies in a folder");
+    // Tests lie in target/PROFILE/deps, programs in target/PROFILE.
+    if folder.ends_with("deps") { folder.parent() } else { Some(folder) }.expect("it has a parent").to_owned()
 }
 
 /// The real binary, next to the tests. CI builds it before; alone, a run of these tests builds it once.

@@ -5,6 +5,7 @@
 //! every promise.
 
 mod binary;
+pub mod browser;
 pub mod cluster;
 mod customer;
 mod folder;

@@ -32,6 +32,16 @@ pub fn provider_settings(standin: &StandIn) -> [String; 5] {
     ]
 }
 
+/// What a server is told, so that its customers pay on the sandbox's page. That has to know its port before there is one.
+pub fn sandbox_settings() -> [String; 3] {
+    let port = services::process::free_ports(1).expect("there is a free port")[0];
+    [
+        "payment.provider=sandbox".to_owned(),
+        "payment.dangerous_sandbox_provider=true".to_owned(),
+        format!("public.address=127.0.0.1:{port}"),
+    ]
+}
+
 /// A callback that the provider might send: money for a payment of this name, which carries the attempt's.
 pub fn told_of(payment: &str, attempt: &str, amount: u64) -> Request {
     let now = now_milliseconds() / 1_000;

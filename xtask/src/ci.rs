@@ -16,7 +16,7 @@ struct Suite {
 }
 
 /// What needs no compiler comes first; the tests follow after these.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     Suite { name: "packages", run: packages::check },
     Suite { name: "format", run: format },
     Suite { name: "tidy", run: tidy::run },
@@ -24,6 +24,7 @@ const SUITES: [Suite; 9] = [
     Suite { name: "build", run: build },
     Suite { name: "documentation", run: documentation },
     Suite { name: "smoke", run: smoke::run },
+    Suite { name: "browser", run: browser },
     Suite { name: "http-on-cluster", run: crate::cluster::http_suite },
     Suite { name: "cluster", run: cluster },
 ];
@@ -79,6 +80,13 @@ fn documentation(root: &Path) -> anyhow::Result<()> {
     run_command(&mut cargo(root, &["test", "--workspace", "--doc", "--locked", "--quiet"]))
 }
 
+/// The pages, in one Chromium. It has processes of its own, so more than two tests at a time would only wait for each other.
+fn browser(root: &Path) -> anyhow::Result<()> {
+    let test =
+        ["test", "--quiet", "--locked", "--package", "system-tests", "--test", "browser", "--", "--test-threads=2"];
+    run_command(&mut cargo(root, &test))
+}
+
 /// The faults of a cluster. In one process, whatever else runs tests here: it takes half a minute to start a cluster.
 fn cluster(root: &Path) -> anyhow::Result<()> {
     run_command(&mut cargo(root, &["test", "--quiet", "--locked", "--package", "system-tests", "--test", "cluster"]))
@@ -89,8 +97,8 @@ fn tests(root: &Path) -> anyhow::Result<bool> {
     let has_nextest = succeeds(&mut cargo(root, &["nextest", "--version"]));
     let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
     let what = ["--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"];
-    // Its own suite ran them. Without nextest they run again, which costs time and nothing else.
-    let but_not: &[&str] = if has_nextest { &["-E", "not binary(cluster)"] } else { &[] };
+    // Suites of their own ran them. Without nextest they run again, which costs time and nothing else.
+    let but_not: &[&str] = if has_nextest { &["-E", "not binary(cluster) and not binary(browser)"] } else { &[] };
     let status = cargo(root, runner).args(what).args(but_not).status().context("the tests cannot be started")?;
     Ok(status.success())
 }

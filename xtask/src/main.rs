@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask ci`, `tidy`, `soak`, `bars`, `services`, `cluster`. Nothing of the engine is in here.
+//! The repository's own commands: `cargo xtask ci`, `tidy`, `packages`, `soak`, `bars`, `screenshots`, `services`, `cluster`. Nothing of the engine is in here.
 
 mod bars;
 mod budget;
@@ -6,6 +6,7 @@ mod ci;
 mod cluster;
 mod packages;
 mod process;
+mod screenshots;
 mod services;
 mod smoke;
 mod soak;
@@ -31,6 +32,8 @@ enum Command {
     Ci,
     /// Sizes, file heads, names, marks, and what the documents name.
     Tidy,
+    /// Install what tests need and cargo does not bring; without root, say what is missing.
+    Packages,
     /// Long simulation and long chaos; the output goes to `docs/proof/soak.txt`.
     Soak {
         /// How many seeds the simulation runs.
@@ -39,6 +42,8 @@ enum Command {
     },
     /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
     Bars,
+    /// Pictures of every page, in every width and scheme; they go to `docs/pages`.
+    Screenshots,
     /// A whole cluster on this machine: the servers of `services`, two gates, a relay and two workers.
     Cluster {
         #[command(subcommand)]
@@ -86,8 +91,10 @@ fn run() -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Ci => return ci::run(&root),
         Command::Tidy => tidy::run(&root)?,
+        Command::Packages => packages::check(&root)?,
         Command::Soak { seeds } => soak::run(&root, seeds)?,
         Command::Bars => bars::run(&root)?,
+        Command::Screenshots => screenshots::run(&root)?,
         Command::Cluster { command: ClusterCommand::Up } => cluster::up(&root)?,
         Command::Cluster { command: ClusterCommand::Down } => services::down(&root, None)?,
         Command::Services { command: ServicesCommand::Up, folder } => services::up(&root, folder)?,

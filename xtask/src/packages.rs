@@ -1,11 +1,12 @@
-//! The system packages that tests need: installed when root runs us, else named with the line that installs them.
+//! What tests need and cargo does not bring. Packages of the system: installed when root runs us, else named with the line that installs
+//! them. And files from Python packages, pinned by their hashes, below the target folder.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
-use crate::process::{run, succeeds};
+use crate::process::{run, succeeds, target};
 
 struct Package {
     name: &'static str,
@@ -13,16 +14,36 @@ struct Package {
 }
 
 /// One line per package, with a check that does not depend on how it was installed.
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 8] = [
     Package { name: "postgresql", is_present: postgresql_is_present },
     Package { name: "redis-server", is_present: redis_is_present },
     Package { name: "python3-pip", is_present: pip_is_present },
     Package { name: "openssl", is_present: openssl_is_present },
+    Package { name: "chromium", is_present: chromium_is_present },
+    Package { name: "fontconfig", is_present: fontconfig_is_present },
+    Package { name: "fonts-dejavu-core", is_present: latin_and_arabic_are_present },
+    Package { name: "fonts-droid-fallback", is_present: chinese_is_present },
 ];
+const AXE_REQUIREMENTS: &str = "xtask/axe-requirements.txt";
 
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     check_packages()?;
-    crate::services::nats_server(root).map(drop)
+    crate::services::nats_server(root)?;
+    // The tests of pages look for it there.
+    let axe = target(root).join("axe");
+    from_python(root, AXE_REQUIREMENTS, &axe, &axe.join("axe_playwright_python/axe.min.js"))
+}
+
+/// Installs what `requirements` pins into `folder`, unless `file` of it is there.
+pub(crate) fn from_python(root: &Path, requirements: &str, folder: &Path, file: &Path) -> anyhow::Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]);
+    run(pip.arg("--target").arg(folder).arg("-r").arg(requirements).current_dir(root))?;
+    ensure!(file.exists(), "pip installed no {}", file.display());
+    Ok(())
 }
 
 fn check_packages() -> anyhow::Result<()> {
@@ -58,13 +79,34 @@ fn redis_is_present() -> bool {
     succeeds(Command::new("redis-server").arg("--version"))
 }
 
-/// It brings the NATS server, which Debian has only in a version that is not safe.
+/// It brings the NATS server, which Debian has only in a version that is not safe, and axe-core, which it does not have.
 fn pip_is_present() -> bool {
     succeeds(Command::new("python3").args(["-m", "pip", "--version"]))
 }
 
 fn openssl_is_present() -> bool {
     succeeds(Command::new("openssl").arg("version"))
+}
+
+fn chromium_is_present() -> bool {
+    succeeds(Command::new("chromium").arg("--version"))
+}
+
+/// It says which languages the others are for.
+fn fontconfig_is_present() -> bool {
+    succeeds(Command::new("fc-list").arg("--version"))
+}
+
+fn latin_and_arabic_are_present() -> bool {
+    ["en", "ar"].iter().all(|language| has_font_for(language))
+}
+
+fn chinese_is_present() -> bool {
+    has_font_for("zh")
+}
+
+fn has_font_for(language: &str) -> bool {
+    succeeds(Command::new("fc-list").arg("--quiet").arg(format!(":lang={language}")))
 }
 
 fn is_root() -> bool {

@@ -1,0 +1,13 @@
+// Gives [x, y], or a sentence that says what is in the way.
+(selector) => {
+  const element = document.querySelector(selector);
+  if (!element) return "there is none";
+  element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+  const box = element.getBoundingClientRect();
+  if (!box.width || !box.height) return "it has no size";
+  const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+  const top = document.elementFromPoint(x, y);
+  if (!top) return `its centre is at ${x}, ${y}, outside the window`;
+  if (element.contains(top) || top.shadowRoot?.contains(element)) return [x, y];
+  return `it is covered by ${top.outerHTML.slice(0, 200)}`;
+}
