@@ -13,6 +13,6 @@ pub use books::{Applied, Books, BooksError, Service};
 pub use service::{BooksService, FollowState, Pace, StepError, step};
 pub use store::StoreError;
 pub use vault::{
-    AdminToken, AdminTokens, CustomerError, DeploymentKeys, KnownCustomer, NewAdminToken, NewCustomer, PostgresOptions,
-    PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
+    AdminToken, AdminTokens, CustomerError, DeploymentKeys, KeptPicture, KeptShowcases, KnownCustomer, NewAdminToken,
+    NewCustomer, PictureFile, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
 };

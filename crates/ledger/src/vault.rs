@@ -1,4 +1,4 @@
-//! The vault: keys, sale secrets, the customer behind each pseudonym and the admin tokens. In one synced file of mode 0600 for a
+//! The vault: keys, sale secrets, the customer behind each pseudonym, the admin tokens and what the sales' pages show. In one synced file of mode 0600 for a
 //! deployment of one process, in PostgreSQL for one whose processes share it.
 //!
 //! What a call has returned is durable. Nothing here is derived from a chain, so nothing here can be rebuilt; a purchase never
@@ -6,6 +6,7 @@
 
 mod postgres;
 mod service;
+mod showcase;
 mod sqlite;
 mod tokens;
 
@@ -18,6 +19,7 @@ use domain::{Pseudonym, Role, SaleId, SaleOrdinal};
 
 pub use self::postgres::{PostgresOptions, PostgresVault};
 pub use self::service::{CustomerError, VaultService};
+pub use self::showcase::{KeptPicture, KeptShowcases, PictureFile};
 pub use self::sqlite::Vault;
 pub use self::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use crate::store::StoreError;
@@ -63,6 +65,22 @@ pub trait VaultStore: Send {
 
     /// How many customers have been erased so far, by themselves or with a sale. What another process remembers of customers holds while this does not change.
     fn erasures(&mut self) -> Result<u64, VaultError>;
+
+    /// What the sales' pages show, without the pictures' bytes.
+    fn showcases(&mut self) -> Result<KeptShowcases, VaultError>;
+
+    /// How many changes there have been to what [`VaultStore::showcases`] gives. What another process remembers of it holds while this does
+    /// not change.
+    fn showcase_changes(&mut self) -> Result<u64, VaultError>;
+
+    /// Keeps the settings of a sale's showcase, in place of those it had.
+    fn set_showcase(&mut self, sale: SaleOrdinal, settings: &str) -> Result<(), VaultError>;
+
+    /// Keeps the picture of a sale's item, in place of the one it had; without files it has none afterwards. `id` is made of the files.
+    fn set_picture(&mut self, sale: SaleOrdinal, item: u16, id: &str, files: &[PictureFile]) -> Result<(), VaultError>;
+
+    /// One file's bytes, whichever item it belongs to.
+    fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError>;
 
     /// The admin tokens as they stand.
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError>;

@@ -41,6 +41,10 @@ pub struct App {
     pub(crate) pages: PageCache,
     /// The right to read a place of a chain back from disk.
     pub(crate) chain_reads: Semaphore,
+    /// The right to make files of an uploaded picture.
+    pub(crate) picture_uploads: Arc<Semaphore>,
+    /// The right to read a picture's file from the vault.
+    pub(crate) picture_reads: Semaphore,
     request_prefix: String,
     request_count: AtomicU64,
 }
@@ -66,6 +70,8 @@ impl App {
             site,
             pages: PageCache::default(),
             chain_reads: Semaphore::new(CHAIN_READS_MAX),
+            picture_uploads: Arc::new(Semaphore::new(1)),
+            picture_reads: Semaphore::new(1),
             request_prefix,
             request_count: AtomicU64::new(0),
         })

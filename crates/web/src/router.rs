@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, session, shop, site, tokens, webhooks,
-    wire,
+    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, pictures, purchase, session, shop, site,
+    tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -57,6 +57,7 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(hold_token::hold_token))
         .routes(routes!(payments::pay))
         .routes(routes!(payments::callback))
+        .routes(routes!(pictures::picture))
         .routes(routes!(shop::healthz))
         .routes(routes!(shop::readyz))
 }
@@ -67,6 +68,8 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::apply_sale))
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
+        .routes(routes!(pictures::showcase, pictures::set_showcase))
+        .routes(routes!(pictures::set_picture, pictures::remove_picture))
         .routes(routes!(admin::orders))
         .routes(routes!(accounts::payments))
         .routes(routes!(accounts::payments_parked))

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::origin::LET_ALL_IN;
+use crate::pictures;
 use crate::problem::{Problem, ProblemBody};
 use crate::wire::{HeadBody, HeadsAnswer, ItemAnswer, SaleAnswer, TimeAnswer};
 
@@ -89,6 +90,7 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
                 sku: item.sku.clone(),
                 external_id: item.external_id.clone(),
                 available: available(index),
+                picture: pictures::describe(sale, index),
             })
             .collect(),
         position: view.durable_position(),

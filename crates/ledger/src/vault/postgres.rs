@@ -6,6 +6,7 @@
 mod admins;
 mod customers;
 mod session;
+mod showcases;
 
 use std::fmt;
 use std::path::Path;
@@ -21,6 +22,7 @@ use tokio_postgres::{Config, GenericClient, Row, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::{SCHEMA_VERSION, Session, alone, version_of};
+use super::showcase::{KeptShowcases, PictureFile};
 use super::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use super::{
     DeploymentKeys, KEY_PURPOSES, KeyRow, KnownCustomer, NewCustomer, PassKey, SaleSecrets, Secret, VaultError,
@@ -182,6 +184,30 @@ impl VaultStore for PostgresVault {
             let row = client.query_typed_one("SELECT count FROM vault.erasures", &[]).await?;
             Ok(number(column(&row, 0)?)?)
         })
+    }
+
+    fn showcases(&mut self) -> Result<KeptShowcases, VaultError> {
+        self.session.call(async |client| showcases::read(client).await)
+    }
+
+    fn showcase_changes(&mut self) -> Result<u64, VaultError> {
+        self.session.call(async |client| showcases::changes(client).await)
+    }
+
+    fn set_showcase(&mut self, sale: SaleOrdinal, settings: &str) -> Result<(), VaultError> {
+        self.session.call(async |client| {
+            alone(client, async |transaction| showcases::set(transaction, sale, settings).await).await
+        })
+    }
+
+    fn set_picture(&mut self, sale: SaleOrdinal, item: u16, id: &str, files: &[PictureFile]) -> Result<(), VaultError> {
+        self.session.call(async |client| {
+            alone(client, async |transaction| showcases::set_picture(transaction, sale, item, id, files).await).await
+        })
+    }
+
+    fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        self.session.call(async |client| showcases::picture(client, id, width, format).await)
     }
 
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {

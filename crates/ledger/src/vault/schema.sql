@@ -42,6 +42,31 @@ CREATE TABLE erasures (
 );
 INSERT INTO erasures (count) VALUES (0);
 
+-- What a sale's page shows beside its definition, as JSON that the vault does not look into.
+CREATE TABLE showcases (
+    ordinal  INTEGER PRIMARY KEY,
+    settings TEXT NOT NULL
+);
+
+-- The files of the pictures beside items.
+CREATE TABLE pictures (
+    ordinal INTEGER NOT NULL,
+    item    INTEGER NOT NULL,             -- its place in the sale's definition
+    width   INTEGER NOT NULL,
+    format  TEXT NOT NULL,
+    id      TEXT NOT NULL,                -- of the whole picture; made of its bytes, so the same picture has the same id twice
+    height  INTEGER NOT NULL,
+    bytes   BLOB NOT NULL,                -- last, so that a list of pictures does not read it
+    PRIMARY KEY (ordinal, item, width, format)
+);
+CREATE INDEX pictures_by_id ON pictures (id);
+
+-- How often a showcase or a picture was changed, so that whoever remembers them notices.
+CREATE TABLE showcase_changes (
+    count INTEGER NOT NULL                   -- one row
+);
+INSERT INTO showcase_changes (count) VALUES (0);
+
 CREATE TABLE admin_tokens (
     hash       BLOB NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,

@@ -10,6 +10,7 @@ use domain::{Clock, Pseudonym, Role, SaleId, SaleOrdinal};
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
+use super::showcase::{KeptShowcases, PictureFile};
 use super::tokens::{self, AdminToken, AdminTokens, NewAdminToken};
 use super::{
     DeploymentKeys, KEY_PURPOSES, KeyRow, KnownCustomer, NewCustomer, PassKey, SaleSecrets, Secret, VaultError,
@@ -172,6 +173,53 @@ impl VaultStore for Vault {
 
     fn erasures(&mut self) -> Result<u64, VaultError> {
         Ok(self.connection.query_row("SELECT count FROM erasures", [], |row| row.get(0))?)
+    }
+
+    fn showcases(&mut self) -> Result<KeptShowcases, VaultError> {
+        // The count first: what changes meanwhile is read again, never missed.
+        let mut found = KeptShowcases { changes: self.showcase_changes()?, ..KeptShowcases::default() };
+        let mut statement = self.connection.prepare_cached("SELECT ordinal, settings FROM showcases")?;
+        let settings = statement.query_map([], |row| Ok((SaleOrdinal(row.get(0)?), row.get(1)?)))?;
+        found.settings = settings.collect::<Result<_, _>>()?;
+        let query = "SELECT DISTINCT ordinal, item, id, width, height FROM pictures ORDER BY ordinal, item, width";
+        let mut statement = self.connection.prepare_cached(query)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            found.add((SaleOrdinal(row.get(0)?), row.get(1)?), row.get(2)?, (row.get(3)?, row.get(4)?));
+        }
+        Ok(found)
+    }
+
+    fn showcase_changes(&mut self) -> Result<u64, VaultError> {
+        Ok(self.connection.query_row("SELECT count FROM showcase_changes", [], |row| row.get(0))?)
+    }
+
+    fn set_showcase(&mut self, sale: SaleOrdinal, settings: &str) -> Result<(), VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let put = "INSERT INTO showcases (ordinal, settings) VALUES (?1, ?2) \
+                   ON CONFLICT (ordinal) DO UPDATE SET settings = excluded.settings";
+        transaction.execute(put, params![sale.0, settings])?;
+        transaction.execute("UPDATE showcase_changes SET count = count + 1", [])?;
+        Ok(transaction.commit()?)
+    }
+
+    fn set_picture(&mut self, sale: SaleOrdinal, item: u16, id: &str, files: &[PictureFile]) -> Result<(), VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("DELETE FROM pictures WHERE ordinal = ?1 AND item = ?2", params![sale.0, item])?;
+        for file in files {
+            transaction.execute(
+                "INSERT INTO pictures (ordinal, item, width, format, id, height, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![sale.0, item, file.width, file.format, id, file.height, file.bytes],
+            )?;
+        }
+        transaction.execute("UPDATE showcase_changes SET count = count + 1", [])?;
+        Ok(transaction.commit()?)
+    }
+
+    fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        let query = "SELECT bytes FROM pictures WHERE id = ?1 AND width = ?2 AND format = ?3";
+        let mut statement = self.connection.prepare_cached(query)?;
+        Ok(statement.query_row(params![id, width, format], |row| row.get(0)).optional()?)
     }
 
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::place::{InFile, InPostgres, Place, customer};
 use domain::{Role, SaleOrdinal};
-use ledger::{KnownCustomer, NewCustomer, VaultError};
+use ledger::{KeptPicture, KnownCustomer, NewCustomer, PictureFile, VaultError};
 
 macro_rules! for_each_store {
     ($($promise:ident)*) => {
@@ -34,6 +34,8 @@ for_each_store! {
     a_batch_may_name_a_customer_twice_and_be_empty
     an_erased_customer_is_gone_from_every_sale_and_nobody_else_is
     an_anonymised_sale_knows_nobody_and_other_sales_do
+    a_showcase_is_replaced_as_a_whole_and_lasts
+    a_picture_is_replaced_and_removed_with_all_its_files
 }
 
 fn mode(path: &Path) -> u32 {
@@ -264,4 +266,66 @@ fn an_erased_customer_is_gone_from_every_sale_and_nobody_else_is(place: &dyn Pla
     let again = vault.ensure_customers(&batch).unwrap();
     assert!(again[0] != keys[0] && again[0] == again[1], "whoever comes back is new");
     assert!(again[2] == keys[2]);
+}
+
+fn a_showcase_is_replaced_as_a_whole_and_lasts(place: &dyn Place) {
+    let mut vault = place.open();
+    assert_eq!((vault.showcases().unwrap(), vault.showcase_changes().unwrap()), Default::default());
+    vault.set_showcase(SaleOrdinal(1), "{\"origins\":[]}").unwrap();
+    vault.set_showcase(SaleOrdinal(2), "{\"button\":{\"de\":\"Für dich ☃\"}}").unwrap();
+    vault.set_showcase(SaleOrdinal(1), "{}").unwrap();
+    drop(vault);
+    let mut vault = place.open();
+    let found = vault.showcases().unwrap();
+    assert_eq!((found.changes, vault.showcase_changes().unwrap()), (3, 3));
+    let settings: Vec<_> = found.settings.iter().map(|(sale, settings)| (sale.0, settings.as_str())).collect();
+    assert_eq!(settings, [(1, "{}"), (2, "{\"button\":{\"de\":\"Für dich ☃\"}}")]);
+}
+
+/// Files of some widths, each in two formats.
+fn picture_files(widths: &[u32], byte: u8) -> Vec<PictureFile> {
+    let file = |width: u32, format: &str| {
+        let mut bytes = vec![byte; width as usize * 100];
+        bytes.extend(format.as_bytes());
+        PictureFile { width, height: width / 2, format: format.to_owned(), bytes }
+    };
+    // The wide ones first: the vault sorts them.
+    widths.iter().rev().flat_map(|width| [file(*width, "webp"), file(*width, "jpg")]).collect()
+}
+
+fn a_picture_is_replaced_and_removed_with_all_its_files(place: &dyn Place) {
+    let mut vault = place.open();
+    let (one, two) = (picture_files(&[320, 640, 1_280], 1), picture_files(&[200], 2));
+    vault.set_picture(SaleOrdinal(1), 0, "one", &one).unwrap();
+    // The same picture beside another item.
+    vault.set_picture(SaleOrdinal(1), 63, "one", &one).unwrap();
+    vault.set_picture(SaleOrdinal(2), 0, "two", &two).unwrap();
+    drop(vault);
+    let mut vault = place.open();
+    let found = vault.showcases().unwrap();
+    assert_eq!(found.changes, 3);
+    let kept = |id: &str, sizes: &[(u32, u32)]| KeptPicture { id: id.to_owned(), sizes: sizes.to_vec() };
+    let wide = kept("one", &[(320, 160), (640, 320), (1_280, 640)]);
+    let narrow = kept("two", &[(200, 100)]);
+    let expected = [
+        ((SaleOrdinal(1), 0), wide.clone()),
+        ((SaleOrdinal(1), 63), wide.clone()),
+        ((SaleOrdinal(2), 0), narrow.clone()),
+    ];
+    assert_eq!(found.pictures, expected.into());
+    for file in &one {
+        assert_eq!(vault.picture("one", file.width, &file.format).unwrap().as_ref(), Some(&file.bytes));
+    }
+    for (id, width, format) in [("one", 200, "webp"), ("one", 320, "png"), ("three", 320, "webp"), ("", 0, "")] {
+        assert_eq!(vault.picture(id, width, format).unwrap(), None);
+    }
+
+    vault.set_picture(SaleOrdinal(1), 0, "two", &two).unwrap();
+    assert!(vault.picture("one", 320, "webp").unwrap().is_some(), "the other item has it still");
+    vault.set_picture(SaleOrdinal(1), 63, "", &[]).unwrap();
+    assert_eq!(vault.picture("one", 320, "webp").unwrap(), None);
+    vault.set_picture(SaleOrdinal(9), 0, "", &[]).unwrap();
+    let found = vault.showcases().unwrap();
+    assert_eq!(found.changes, 6);
+    assert_eq!(found.pictures, [((SaleOrdinal(1), 0), narrow.clone()), ((SaleOrdinal(2), 0), narrow)].into());
 }

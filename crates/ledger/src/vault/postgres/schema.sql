@@ -52,6 +52,31 @@ CREATE TABLE vault.erasures (
 );
 INSERT INTO vault.erasures (count) VALUES (0);
 
+-- What a sale's page shows beside its definition, as JSON that the vault does not look into.
+CREATE TABLE vault.showcases (
+    ordinal  BIGINT PRIMARY KEY,
+    settings TEXT NOT NULL
+);
+
+-- The files of the pictures beside items.
+CREATE TABLE vault.pictures (
+    ordinal BIGINT NOT NULL,
+    item    BIGINT NOT NULL,              -- its place in the sale's definition
+    width   BIGINT NOT NULL,
+    format  TEXT NOT NULL,
+    id      TEXT NOT NULL,                -- of the whole picture; made of its bytes, so the same picture has the same id twice
+    height  BIGINT NOT NULL,
+    bytes   BYTEA NOT NULL,
+    PRIMARY KEY (ordinal, item, width, format)
+);
+CREATE INDEX pictures_by_id ON vault.pictures (id);
+
+-- How often a showcase or a picture was changed, so that whoever remembers them notices.
+CREATE TABLE vault.showcase_changes (
+    count BIGINT NOT NULL                    -- one row
+);
+INSERT INTO vault.showcase_changes (count) VALUES (0);
+
 CREATE TABLE vault.admin_tokens (
     hash       BYTEA NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,
