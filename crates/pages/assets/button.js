@@ -3,6 +3,7 @@
 // The page sets `token` (the customer's access token, or a function that gives it). Events, all bubbling:
 //   doorbuster-state  { state }               what the button shows now
 //   doorbuster-held   { order, purchase, .. } the units are the customer's; lead them to pay
+//   doorbuster-sign-in {}                     pressed by somebody without a token
 //   doorbuster-end    { code }                a final no
 
 import { Api, Clock, Sale, Wish, follow } from "./core.js";
@@ -109,6 +110,7 @@ class DoorbusterButton extends HTMLElement {
   /** Pass, purchases and a warm connection, all before the opening. */
   async #enter() {
     if (!this.wish || !this.token) return;
+    this.sale.isSignedIn = true;
     await this.sale.mine();
     // The browser asks before it sends what the press will send; asking now keeps that out of the press.
     const path = `/v1/sales/${this.sale.answer.sale}/items/${this.wish.item}/purchases`;
@@ -119,6 +121,8 @@ class DoorbusterButton extends HTMLElement {
   }
 
   async press() {
+    // Who is not known is made known by the shop, which then sets the token.
+    if (!this.token) return this.#tell("sign-in", {});
     await this.wish?.press(Number(this.getAttribute("quantity") ?? 1));
     const { purchase } = this.wish;
     if (purchase?.status === "held") this.#tell("held", purchase);

@@ -1,7 +1,7 @@
 // What the page and the button share: the server's clock, requests, one sale, and one wish to buy.
 // Nothing here touches the document, so that a shop's page can use it as well as ours.
 
-const SECOND = 1000;
+export const SECOND = 1000;
 /** The page waits this much longer than its slot, at random, so that a crowd of one slot is no wall. */
 const JITTER_MS = 300;
 const RETRY_MS_MAX = 15 * SECOND;
@@ -66,13 +66,16 @@ export class Clock {
 
 /** Requests to the engine. `base` is empty on its own pages, where the session's cookie speaks for the customer. */
 export class Api {
+  /** What has to be over before the first request, a sign-in say. */
+  ready = null;
+
   constructor(base = "", token = () => null) {
-    this.base = base;
-    this.token = token;
+    Object.assign(this, { base, token });
   }
 
   /** Always answers: a status of 0 means that nobody knows whether the request arrived. */
   async ask(method, path, { headers = {}, body, wait = 8 } = {}) {
+    await this.ready;
     const token = this.token();
     const sent = performance.now();
     try {
@@ -275,10 +278,10 @@ export class Wish {
     if (purchase && purchase.status === "released") return "ended";
     if (sale.answer.paused) return "paused";
     if (sale.phase === "planned") return "not_yet";
+    if (sale.isSignedIn && this.room < 1) return "limit";
     const { available } = sale.item(this.item);
     if (available !== "yes") return available === "may_return" ? "may_return" : "gone";
-    if (!sale.isSignedIn) return "signed_out";
-    return this.room < 1 ? "limit" : "open";
+    return sale.isSignedIn ? "open" : "signed_out";
   }
 
   /** Pressing again, here or in another tab, is the same wish. */

@@ -44,19 +44,23 @@ async function signIn(token) {
   return told.status === 200;
 }
 
-async function takeTokenFromFragment() {
+/** Whether somebody has come in or is coming in; every request waits until that is over. */
+function comeIn() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (!token) return;
+  if (!token) return Boolean(who());
   history.replaceState(null, "", location.pathname + location.search);
-  await signIn(token);
+  api.ready = signIn(token);
+  return true;
 }
+
+const signInAsGuest = () =>
+  signIn(`guest_${Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(36)).join("")}`);
 
 function bindSigning(after) {
   const guest = find("#guest");
   guest?.addEventListener("click", async () => {
     guest.disabled = true;
-    const name = Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(36)).join("");
-    if (await signIn(`guest_${name}`)) await after();
+    if (await signInAsGuest()) await after();
     guest.disabled = false;
   });
   find("#sign-out")?.addEventListener("click", async () => {
@@ -139,19 +143,33 @@ const keepUp = (render) => setInterval(render, 250);
 
 async function salePage() {
   const sale = new Sale(api, clock, given.sale, who);
-  const panels = [...document.querySelectorAll("[data-item]")].map((panel) => itemPanel(panel, sale));
+  sale.isSignedIn = isIn;
+  const panels = [...document.querySelectorAll("[data-item]")].map((panel) => itemPanel(panel, sale, comeInFirst));
   const render = () => panels.forEach((panel) => panel.render());
   sale.onChange(render);
   const enter = async () => {
     await sale.mine();
     showSigned(sale.isSignedIn);
+    if (!sale.isSignedIn) store.set("who", null);
     sale.takePassAhead();
     panels.forEach((panel) => panel.resume());
   };
+  /** Somebody who presses before they are known is made known first, here or at the shop. */
+  async function comeInFirst() {
+    if (find("#guest")) {
+      await signInAsGuest();
+      await enter();
+    } else {
+      (find("#sign-in") ?? find("#signed-out")).scrollIntoView();
+      find("#sign-in")?.click();
+    }
+    return sale.isSignedIn;
+  }
+
   bindSigning(enter);
   render();
   keepUp(render);
-  if (who()) await enter();
+  if (isIn) await enter();
   else showSigned(false);
   await clock.measure(api, 3);
   // Close to the opening the clock is looked at once more, each page at its own moment.
@@ -164,14 +182,16 @@ async function salePage() {
   await sale.watch();
 }
 
-function itemPanel(panel, sale) {
+function itemPanel(panel, sale, comeInFirst) {
   const wish = new Wish(sale, panel.dataset.item);
   const button = find("[data-do=press]", panel);
   const quantity = find("select", panel);
   let shown = view(wish, speech);
   let followed = null;
   const ticking = tick(panel, () => shown.clock, () => shown.announces);
-  button.addEventListener("click", () => wish.press(Number(quantity?.value ?? 1)));
+  button.addEventListener("click", async () => {
+    if (sale.isSignedIn || (await comeInFirst())) wish.press(Number(quantity?.value ?? 1));
+  });
   bindEnding(panel, () => wish.purchase, (purchase) => wish.take(purchase));
 
   function render() {
@@ -201,18 +221,20 @@ function itemPanel(panel, sale) {
 async function orderPage() {
   const panel = find("[data-order]");
   let order = null;
+  let title = "";
   const ticking = tick(panel, () => (order?.status === "held" ? Date.parse(order.pay_by) : null), () => "paying");
   const take = (now) => {
     order = { ...order, ...now };
     render();
   };
+  const readOrder = () => api.ask("GET", `/v1/orders/${panel.dataset.order}`);
   bindEnding(panel, () => order, take);
   bindSigning(load);
   await load();
   keepUp(ticking);
 
   async function load() {
-    const told = await api.ask("GET", `/v1/orders/${panel.dataset.order}`);
+    const told = await readOrder();
     showSigned(told.status !== 401);
     if (told.status !== 200) {
       const word = { 401: "state_signed_out", 404: "order_unknown", 0: "state_offline" }[told.status] ?? "state_trouble";
@@ -220,6 +242,7 @@ async function orderPage() {
       if (told.status === 0) setTimeout(load, 3000);
       return;
     }
+    title = await titleOf(told.body);
     take(told.body);
     await clock.measure(api, 3);
     follow(api, order, take);
@@ -227,7 +250,7 @@ async function orderPage() {
 
   function render() {
     panel.dataset.state = { held: "yours", confirmed: "paid", released: "ended" }[order.status];
-    for (const [name, text] of Object.entries(orderTexts(order))) put(find(`[data-show=${name}]`, panel), text);
+    for (const [name, text] of Object.entries(orderTexts(order, title))) put(find(`[data-show=${name}]`, panel), text);
     show(find("dl", panel), true);
     showEnding(panel, order);
     const receipt = find("[data-show=receipt]", panel);
@@ -241,7 +264,16 @@ async function orderPage() {
   }
 }
 
-function orderTexts(order) {
+const salesSeen = new Map();
+
+/** What customers call the item; its name where the sale cannot be read. */
+async function titleOf(order) {
+  if (!salesSeen.has(order.sale)) salesSeen.set(order.sale, api.ask("GET", `/v1/sales/${order.sale}`));
+  const { body } = await salesSeen.get(order.sale);
+  return body.items?.find((item) => item.item === order.item)?.title ?? order.item;
+}
+
+function orderTexts(order, title) {
   const attempt = order.payments?.at(-1)?.status;
   const word =
     order.status === "released" ? `state_ended_${order.release_reason}` : order.status === "confirmed" ? "state_paid" : "state_yours";
@@ -249,7 +281,7 @@ function orderTexts(order) {
   return {
     state: speech.say(word, { time: speech.time(order.pay_by) }),
     payment: money ? speech.say(money) : "",
-    item: order.item,
+    item: title,
     quantity: order.quantity.toLocaleString(speech.language),
     price: speech.money(order.price),
     number: order.order,
@@ -275,7 +307,8 @@ async function minePage() {
       const entry = row.cloneNode(true);
       const link = find("a", entry);
       link.href = `/orders/${order.order}${location.search}`;
-      for (const [name, text] of Object.entries(orderTexts(order))) put(find(`[data-show=${name}]`, entry), text);
+      const texts = orderTexts(order, await titleOf(order));
+      for (const [name, text] of Object.entries(texts)) put(find(`[data-show=${name}]`, entry), text);
       list.append(entry);
     }
     cursor = `?cursor=${told.body.next_cursor}`;
@@ -286,5 +319,5 @@ async function minePage() {
 
 readClockOfPage();
 localise(document);
-await takeTokenFromFragment();
+const isIn = comeIn();
 await { sale: salePage, order: orderPage, mine: minePage }[document.body.dataset.page]?.();

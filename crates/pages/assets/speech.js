@@ -1,6 +1,6 @@
 // How things are said: money, dates and spans by locale, and what a screen reader is told aloud.
 
-const SECOND = 1000;
+import { SECOND } from "./core.js";
 /** Seconds before an end at which it is announced, and no others. */
 const ANNOUNCED = [60, 30, 10, 0];
 
@@ -19,7 +19,7 @@ export class Speech {
   }
 
   date(text) {
-    return new Date(text).toLocaleString(this.language, { dateStyle: "medium", timeStyle: "medium" });
+    return new Date(text).toLocaleString(this.language, { dateStyle: "medium", timeStyle: "short" });
   }
 
   time(text) {
@@ -60,7 +60,7 @@ export function view(wish, speech) {
   const opens = Date.parse(sale.answer.opens_at);
   const free = sale.phase === "open" && sale.item(wish.item).available === "yes";
   const text = (word, values) => speech.say(`state_${word}`, values);
-  const more = state === "paid" && free && wish.room > 0;
+  const again = free && ((state === "paid" && wish.room > 0) || state === "ended");
   return {
     state,
     text:
@@ -70,8 +70,8 @@ export function view(wish, speech) {
           ? text(`ended_${purchase.release_reason ?? "expired"}`)
           : text(state),
     // While it is not yet time the button stays where it is, so that nothing moves under the finger at the opening.
-    button: ["not_yet", "open", "gone", "may_return", "your_turn", "deciding"].includes(state) || more || (state === "ended" && free),
-    enabled: state === "open" || more || (state === "ended" && free),
+    button: !["yours", "paid", "ended", "closed"].includes(state) || again,
+    enabled: state === "open" || state === "signed_out" || again,
     clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : null,
     announces: { not_yet: "opening", yours: "paying" }[state],
   };
