@@ -109,7 +109,6 @@ fn is_bounded(upload: &[u8]) -> Result<(), TestCaseError> {
 
 fn cases() -> ProptestConfig {
     ProptestConfig {
-        cases: 300,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
