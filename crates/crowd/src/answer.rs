@@ -115,7 +115,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::SalePhaseWrong
         | Refusal::StockUnavailable
         | Refusal::LastOwner
-        | Refusal::HoldOpen => (Advice::Stop, true),
+        | Refusal::HoldOpen
+        | Refusal::PictureInvalid => (Advice::Stop, true),
     }
 }
 

@@ -124,6 +124,27 @@ pub fn request_blocking(
     runtime.block_on(request(address, method, path, headers, body, time_max))
 }
 
+/// PUTs a file as it is, from outside a runtime. Must not be called from within one.
+pub fn upload_blocking(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    file: Vec<u8>,
+    time_max: Duration,
+) -> Result<Reply, HttpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| HttpError::Connect(address, error))?;
+    runtime.block_on(async {
+        let mut request = Request::put(path).header(header::HOST, address.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.header(header::CONTENT_TYPE, "application/octet-stream").body(Full::new(file.into()))?;
+        let mut sender = connect(address, time_max).await?;
+        exchange(&mut sender, request, time_max).await
+    })
+}
+
 /// GETs what may be large: the body of a 200 goes to `sink` as it comes, and the reply's own is empty then. The connection, the headers and
 /// every part of the body have `time_max` each. Must not be called from within a runtime.
 pub fn download_blocking(

@@ -89,13 +89,15 @@ pub enum Refusal {
     LastOwner = 144,
     /// The customer has a hold that is neither paid nor given back.
     HoldOpen = 145,
+    /// What was sent as a picture cannot become one.
+    PictureInvalid = 146,
     /// Something failed inside; it is logged under the request id.
     Internal = 150,
 }
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -137,6 +139,7 @@ impl Refusal {
         Self::StockUnavailable,
         Self::LastOwner,
         Self::HoldOpen,
+        Self::PictureInvalid,
     ];
 
     /// The stable code in problems, metrics, notes and `docs/errors/`.
@@ -183,6 +186,7 @@ impl Refusal {
             Self::StockUnavailable => "stock_unavailable",
             Self::LastOwner => "last_owner",
             Self::HoldOpen => "hold_open",
+            Self::PictureInvalid => "picture_invalid",
             Self::Internal => "internal",
         }
     }
@@ -202,7 +206,7 @@ impl Refusal {
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
             Self::MediaTypeUnsupported => 415,
-            Self::KeyReused => 422,
+            Self::KeyReused | Self::PictureInvalid => 422,
             Self::Internal => 500,
             Self::Overloaded | Self::Paused | Self::StorageFull | Self::OutcomeUnknown => 503,
             Self::NotOpen
@@ -277,6 +281,7 @@ impl Refusal {
             Self::HoldOpen => {
                 "The customer has an open reservation; cancel or confirm it before you erase the customer."
             }
+            Self::PictureInvalid => "The picture cannot be used; see detail.",
             Self::Internal => "Something failed inside; report the request id.",
         }
     }

@@ -6,13 +6,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use crowd::http::{HttpError, Reply, download_blocking, request_blocking};
+use crowd::http::{HttpError, Reply, download_blocking, request_blocking, upload_blocking};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const ENDPOINTS_FILE: &str = "endpoints.json";
 const TIME_MAX: Duration = Duration::from_secs(30);
+/// A large picture takes a while on a busy machine.
+const UPLOAD_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Where a server listens; written at start, since a port may be the system's choice.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -76,6 +78,13 @@ impl Operator {
         let authorization = format!("Bearer {}", self.token);
         let headers = [("authorization", authorization.as_str())];
         self.answered(download_blocking(self.endpoints.admin, path, &headers, sink, TIME_MAX)).map(drop)
+    }
+
+    /// Sends a file as it is.
+    pub(crate) fn upload(&self, path: &str, file: Vec<u8>) -> anyhow::Result<Value> {
+        let authorization = format!("Bearer {}", self.token);
+        let headers = [("authorization", authorization.as_str())];
+        self.answered(upload_blocking(self.endpoints.admin, path, &headers, file, UPLOAD_TIME_MAX))
     }
 
     fn answered(&self, reply: Result<Reply, HttpError>) -> anyhow::Result<Value> {

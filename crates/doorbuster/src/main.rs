@@ -10,6 +10,7 @@ mod preflight;
 mod report;
 mod sale;
 mod serve;
+mod showcase;
 mod till;
 mod token;
 mod webhook;
@@ -61,7 +62,7 @@ enum Command {
         #[arg(long, hide = true)]
         with_parent: bool,
     },
-    /// Create, list, pause, resume, close or settle sales.
+    /// Create, list, pause, resume, close or settle sales, and say what their pages show.
     Sale {
         #[command(subcommand)]
         command: sale::SaleCommand,

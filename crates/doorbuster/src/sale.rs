@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use domain::SaleDefinition;
 use http::Method;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::ConfigArgs;
 use crate::config::Settings;
 use crate::data_client::Operator;
-use crate::report;
+use crate::{report, showcase};
 
 #[derive(Subcommand)]
 pub(crate) enum SaleCommand {
@@ -48,6 +49,30 @@ pub(crate) enum SaleCommand {
         out: Option<PathBuf>,
         #[command(flatten)]
         config: ConfigArgs,
+    },
+    /// Say what a sale's page shows beside its definition, and who may embed it.
+    Showcase {
+        /// The sale's name.
+        sale: String,
+        /// A TOML or JSON file; examples/showcase.toml shows one. What it does not name is empty afterwards. Without it, print what is set.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        to: Target,
+    },
+    /// Show a picture beside an item.
+    Picture {
+        /// The sale's name.
+        sale: String,
+        /// The item's name.
+        item: String,
+        /// A JPEG, PNG or WebP file of 8 MiB at most; small files without any metadata are made of it.
+        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        file: Option<PathBuf>,
+        /// Take the picture away.
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        to: Target,
     },
     /// Stop purchases; holds can still be paid and given back.
     Pause(Turn),
@@ -95,6 +120,11 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
         }
         SaleCommand::Orders { sale, format, out, config } => {
             return export(&config, &format!("/admin/v1/sales/{sale}/orders.{format}"), out.as_deref());
+        }
+        SaleCommand::Showcase { sale, file, to } => return showcase::set(&sale, file.as_deref(), &to),
+        // `remove` is there exactly where there is no file.
+        SaleCommand::Picture { sale, item, file, remove: _, to } => {
+            return showcase::picture(&sale, &item, file.as_deref(), &to);
         }
         SaleCommand::List { to } => (to, Method::GET, "/admin/v1/sales".to_owned(), None),
         SaleCommand::Pause(turn) => turned(turn, "pause"),
@@ -146,14 +176,20 @@ fn turned(turn: Turn, action: &str) -> (Target, Method, String, Option<Value>) {
     (turn.to, Method::POST, format!("/admin/v1/sales/{}/{action}", turn.sale), None)
 }
 
-fn read_definition(file: &PathBuf) -> anyhow::Result<SaleDefinition> {
+/// Reads a TOML file, or a JSON one if its name says so.
+pub(crate) fn read<T: DeserializeOwned>(file: &Path, what: &str) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let is_json = file.extension().is_some_and(|extension| extension == "json");
-    let definition: SaleDefinition = if is_json {
-        serde_json::from_str(&text).with_context(|| format!("{} is not a sale", file.display()))?
+    let read = if is_json {
+        serde_json::from_str(&text).map_err(anyhow::Error::from)
     } else {
-        toml::from_str(&text).with_context(|| format!("{} is not a sale", file.display()))?
+        toml::from_str(&text).map_err(anyhow::Error::from)
     };
+    read.with_context(|| format!("{} is not a {what}", file.display()))
+}
+
+fn read_definition(file: &Path) -> anyhow::Result<SaleDefinition> {
+    let definition: SaleDefinition = read(file, "sale")?;
     definition.validate().map_err(|rule| anyhow::anyhow!("{}: {rule}", file.display()))?;
     Ok(definition)
 }

@@ -25,6 +25,7 @@ use ledger::vault::{
 
 use crate::data::{DataError, DataFolder};
 use crate::sale::{People, Sale};
+use crate::showcase::Showcases;
 
 /// Hears that an owner stopped with an error. The process must end: the last batch is unknown until the next start.
 pub type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
@@ -178,7 +179,7 @@ pub struct Engine {
     /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     pub(crate) registry: Arc<RwLock<Registry>>,
-    /// Held while a sale is created, so that two of a name cannot be, and while admin tokens change or are read anew.
+    /// Held while a sale is created, so that two of a name cannot be, and while admin tokens or showcases change or are read anew.
     pub(crate) creating: Mutex<()>,
     pub(crate) on_fatal: OnFatal,
     files: Arc<dyn Files>,
@@ -186,6 +187,7 @@ pub struct Engine {
     pub(crate) cluster: Option<Cluster>,
     /// In a cluster: the admin tokens as last read, so that no request waits for the vault.
     pub(crate) admin_tokens: RwLock<AdminTokens>,
+    pub(crate) showcases: Showcases,
 }
 
 impl Engine {
@@ -219,7 +221,10 @@ impl Engine {
             data,
             cluster,
             admin_tokens: RwLock::default(),
+            showcases: Showcases::default(),
         };
+        // Before there are sales, each of which takes its own.
+        engine.read_showcases_anew()?;
         if engine.cluster.is_some() {
             engine.look_for_sales()?;
             return Ok(engine);
@@ -304,6 +309,7 @@ impl Engine {
             self.books.add_sale(&secrets.name, folder.clone(), Arc::clone(owner.view().watermark()));
         }
         let signer = HeadSigner::from_seed(&secrets.signing_seed);
+        let showcase = self.showcases.of(secrets.ordinal, owner.view().definition());
         let sale = Arc::new(Sale {
             ordinal: secrets.ordinal,
             id: secrets.sale,
@@ -312,6 +318,7 @@ impl Engine {
             owner: Arc::new(owner),
             ladder,
             people: RwLock::new(People::of(secrets)),
+            showcase: RwLock::new(showcase),
             slot_secret: secrets.slot_secret,
             folder,
             reader: Mutex::default(),

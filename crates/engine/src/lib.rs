@@ -8,6 +8,7 @@ mod data;
 mod engine;
 mod retention;
 mod sale;
+mod showcase;
 mod tokens;
 
 pub use ::cluster::{Order, Roles};
@@ -16,3 +17,7 @@ pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
 pub use retention::AnonymiseError;
 pub use sale::{ChainReadError, ChainedRecord, Sale};
+pub use showcase::{
+    BUTTON_CHARACTERS_MAX, DESCRIPTION_CHARACTERS_MAX, LANGUAGES_MAX, ORIGINS_MAX, Picture, Showcase, ShowcaseError,
+    ShowcaseSettings,
+};

@@ -15,6 +15,8 @@ use domain::{ChainTime, Pseudonym, Record, Refusal, SaleDefinition, SaleId, Sale
 use gate::{CustomerSaleKey, PseudonymKey};
 use ledger::vault::{SaleSecrets, Secret};
 
+use crate::showcase::Showcase;
+
 /// Places of the chain kept in memory for receipts that are asked for again; about 300 bytes each.
 const RECENT_MAX: usize = 4_096;
 
@@ -33,6 +35,7 @@ pub struct Sale {
     /// On which rung it stands, in a cluster.
     pub ladder: Option<Arc<Ladder>>,
     pub(crate) people: RwLock<People>,
+    pub(crate) showcase: RwLock<Arc<Showcase>>,
     pub(crate) slot_secret: Hash,
     pub(crate) folder: PathBuf,
     pub(crate) reader: Mutex<Option<LogReader>>,
@@ -87,6 +90,16 @@ impl Sale {
     /// What gates may know.
     pub fn view(&self) -> &Arc<SaleView> {
         self.owner.view()
+    }
+
+    /// What its page shows beside the definition, and who may embed it. From memory.
+    pub fn showcase(&self) -> Arc<Showcase> {
+        Arc::clone(&self.showcase.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on its page shows this.
+    pub(crate) fn show(&self, showcase: Arc<Showcase>) {
+        *self.showcase.write().unwrap_or_else(PoisonError::into_inner) = showcase;
     }
 
     /// A reader of its chain, at record 0. What it may read ends at the watermark, or where the books are. Blocks.

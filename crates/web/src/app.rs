@@ -36,6 +36,10 @@ pub struct App {
     pub(crate) till: Option<Arc<Till>>,
     /// The right to read a place of a chain back from disk.
     pub(crate) chain_reads: Semaphore,
+    /// The right to make files of an uploaded picture.
+    pub(crate) picture_uploads: Arc<Semaphore>,
+    /// The right to read a picture's file from the vault.
+    pub(crate) picture_reads: Semaphore,
     request_prefix: String,
     request_count: AtomicU64,
 }
@@ -58,6 +62,8 @@ impl App {
             webhooks,
             till,
             chain_reads: Semaphore::new(CHAIN_READS_MAX),
+            picture_uploads: Arc::new(Semaphore::new(1)),
+            picture_reads: Semaphore::new(1),
             request_prefix,
             request_count: AtomicU64::new(0),
         })

@@ -22,6 +22,7 @@ mod outgoing;
 mod page;
 mod payments;
 mod pending;
+mod pictures;
 mod problem;
 pub mod purchase;
 mod reply;

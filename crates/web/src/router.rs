@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use domain::Refusal;
@@ -14,8 +15,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, tokens, webhooks,
-    wire,
+    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, pictures, purchase, shop, tokens,
+    webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -56,6 +57,7 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(hold_token::hold_token))
         .routes(routes!(payments::pay))
         .routes(routes!(payments::callback))
+        .routes(routes!(pictures::picture))
         .routes(routes!(shop::healthz))
         .routes(routes!(shop::readyz))
 }
@@ -66,6 +68,8 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::apply_sale))
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
+        .routes(routes!(pictures::showcase, pictures::set_showcase))
+        .routes(routes!(pictures::set_picture, pictures::remove_picture))
         .routes(routes!(admin::orders))
         .routes(routes!(accounts::payments))
         .routes(routes!(accounts::payments_parked))
@@ -125,6 +129,8 @@ fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
         .fallback(|| async { Problem::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::map_response(refuse_plainly))
+        // `service` has read the body, within the bounds of its route.
+        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(app))
 }
 

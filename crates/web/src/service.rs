@@ -22,7 +22,7 @@ use crate::outgoing::{IsPaged, Outgoing};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
-use crate::{body, purchase};
+use crate::{body, pictures, purchase};
 
 /// What one serving thread works with.
 pub(crate) struct Front {
@@ -50,9 +50,7 @@ impl Front {
 pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<Incoming>) -> Response<Outgoing> {
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
-    let is_callback = front.takes_purchases && parts.uri.path().starts_with("/v1/payments/callbacks/");
-    let bytes_max = if is_callback { payment::limits::CALLBACK_BYTES_MAX } else { front.body_bytes_max };
-    let body = body::collect(body, bytes_max).await;
+    let body = body::collect(body, body_bytes_max(&front, &parts)).await;
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
     let answered = match body {
@@ -79,6 +77,16 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         watch.enter(Phase::Idle);
     }
     response
+}
+
+/// What the request's body may have.
+fn body_bytes_max(front: &Front, parts: &http::request::Parts) -> usize {
+    let path = parts.uri.path();
+    let larger = match front.takes_purchases {
+        true => path.starts_with("/v1/payments/callbacks/").then_some(payment::limits::CALLBACK_BYTES_MAX),
+        false => pictures::upload_bytes_max(&parts.method, path),
+    };
+    larger.unwrap_or(front.body_bytes_max)
 }
 
 /// Sale and item, when the request is a purchase.

@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::pictures;
 use crate::problem::{Problem, ProblemBody};
 use crate::wire::{HeadBody, HeadsAnswer, ItemAnswer, SaleAnswer, TimeAnswer};
 
@@ -87,6 +88,7 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
                 sku: item.sku.clone(),
                 external_id: item.external_id.clone(),
                 available: available(index),
+                picture: pictures::describe(sale, index),
             })
             .collect(),
         position: view.durable_position(),

@@ -285,6 +285,43 @@ pub struct ItemAnswer {
     pub external_id: Option<String>,
     /// `yes`, `may_return` while the sale is open and holds may still end, or `no`.
     pub available: &'static str,
+    /// What it looks like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureAnswer>,
+}
+
+/// A picture, in several widths.
+#[derive(Serialize, ToSchema)]
+pub struct PictureAnswer {
+    /// Pixels of the largest file.
+    pub width: u32,
+    /// Pixels of the largest file.
+    pub height: u32,
+    /// The files, by ascending width.
+    pub sources: Vec<SourceAnswer>,
+    /// What it shows, for those who cannot see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// A picture in one width.
+#[derive(Serialize, ToSchema)]
+pub struct SourceAnswer {
+    /// Pixels.
+    pub width: u32,
+    /// Path of the WebP file.
+    pub webp: String,
+    /// Path of the JPEG file.
+    pub jpeg: String,
+}
+
+/// The picture beside an item.
+#[derive(Serialize, ToSchema)]
+pub struct ItemPictureAnswer {
+    /// Name of the item.
+    pub item: String,
+    /// What it looks like; null when it has no picture.
+    pub picture: Option<PictureAnswer>,
 }
 
 /// Everything of one customer in a sale.

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{Reach, Request, eventually, open_sale, until};
+use system_tests::{Reach, Request, SMALL_PICTURE, eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -261,4 +261,28 @@ fn a_token_is_believed_and_refused_by_every_process() {
     other.operate(Request::new("DELETE", &format!("/admin/v1/tokens/{id}"))).is(200, "");
     assert_eq!(told(&other), 401, "at once where it was revoked");
     until("the first gate refuses it", || told(&one) == 401);
+}
+
+/// The vault has it, and every process notices: what is set at one gate is shown by all.
+#[test]
+fn a_picture_and_an_embedder_are_known_to_every_process() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("showcase", 1));
+    let ((one, _), (other, _)) = (cluster.gate("gate-1"), cluster.gate("gate-2"));
+    let path = "/admin/v1/sales/showcase";
+    let picture = Request::new("PUT", &format!("{path}/items/boot/picture")).body(SMALL_PICTURE);
+    let shown = one.operate(picture).is(200, "").json()["picture"].clone();
+    let settings = json!({ "origins": ["https://shop.example"], "button": {}, "descriptions": {} });
+    one.operate(Request::new("PUT", &format!("{path}/showcase")).json(&settings)).is(200, "");
+    let told = |gate: &Reach| gate.operate(Request::get(&format!("{path}/showcase"))).json();
+    assert_eq!(told(&one), settings, "at once where it was set");
+    until("the other gate knows it", || told(&other) == settings);
+    let item = other.ask(&Request::get("/v1/sales/showcase")).json()["items"][0].clone();
+    assert_eq!(item["picture"], shown);
+    let file = shown["sources"][0]["webp"].as_str().unwrap();
+    let bodies = [&one, &other].map(|gate| gate.ask(&Request::get(file)));
+    assert_eq!((bodies[0].status, &bodies[0].body), (200, &bodies[1].body));
+    other.operate(Request::new("DELETE", &format!("{path}/items/boot/picture"))).is(200, "");
+    other.ask(&Request::get(file)).is(404, "not_found");
+    until("the first gate shows it no longer", || one.ask(&Request::get(file)).status == 404);
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
-use system_tests::{AUDIENCE, Customer, ISSUER, Reply, Request, SECRET, Server, open_sale, sign_with, until};
+use system_tests::{
+    AUDIENCE, Customer, ISSUER, Reply, Request, SECRET, SMALL_PICTURE, Server, open_sale, sign_with, until,
+};
 
 /// Who asks. Anna owns what is asked for.
 const IDENTITIES: [&str; 9] = [
@@ -48,6 +50,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/v1/sales", FOR_ALL),
     ("GET", "/v1/sales/{sale}", FOR_ALL),
     ("GET", "/v1/sales/{sale}/heads", FOR_ALL),
+    ("GET", "/pictures/{file}", FOR_ALL),
     ("GET", "/healthz", FOR_ALL),
     ("GET", "/readyz", FOR_ALL),
     ("POST", "/v1/sales/{sale}/passes", CUSTOMERS),
@@ -72,6 +75,10 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("PUT", "/admin/v1/sales/{sale}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/{action}", RUN_SALES),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", RUN_SALES),
+    ("GET", "/admin/v1/sales/{sale}/showcase", READ),
+    ("PUT", "/admin/v1/sales/{sale}/showcase", RUN_SALES),
+    ("PUT", "/admin/v1/sales/{sale}/items/{item}/picture", RUN_SALES),
+    ("DELETE", "/admin/v1/sales/{sale}/items/{item}/picture", RUN_SALES),
     ("GET", "/admin/v1/orders/{order}", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/confirm", END_ORDERS),
     ("POST", "/admin/v1/orders/{order}/cancel", END_ORDERS),
@@ -152,6 +159,12 @@ impl World {
             filled = filled.replace("{purchase}", &bought.text("purchase")).replace("{order}", &order);
             filled = filled.replace("{attempt}/{fact}", "0/ended");
         }
+        if filled.contains("{file}") || path.ends_with("/picture") {
+            let upload = Request::new("PUT", "/admin/v1/sales/drop/items/boot/picture").body(SMALL_PICTURE);
+            let shown = self.server.operate(upload).is(200, "").json();
+            let file = shown["picture"]["sources"][0]["jpeg"].as_str().unwrap().to_owned();
+            filled = filled.replace("/pictures/{file}", &file);
+        }
         if filled.contains("{id}") {
             let token = make_token(&self.server, "viewer", 3_600);
             filled = filled.replace("{id}", token["id"].as_str().unwrap());
@@ -184,6 +197,7 @@ impl World {
                 }
                 Request::new(method, &path.replace("{sale}", &name))
             }
+            ("PUT", path) if path.ends_with("/picture") => request.body(SMALL_PICTURE),
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,
         }

@@ -15,6 +15,7 @@ mod load;
 mod operator;
 mod payments;
 mod pending;
+mod pictures;
 mod provider;
 mod refusals;
 mod routes;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use system_tests::{Request, Server, doorbuster, open_sale};
+use system_tests::{Request, SMALL_PICTURE, Server, doorbuster, open_sale};
 
 /// What the two listeners serve and the document describes. `{}` stands for an id of the test's own.
 const ROUTES: &[(&str, &str, u16)] = &[
@@ -17,6 +17,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/v1/orders", 200),
     ("GET", "/v1/orders/{order}", 200),
     ("POST", "/v1/orders/{order}/cancel", 200),
+    ("GET", "/pictures/{file}", 200),
     ("GET", "/healthz", 200),
     ("GET", "/readyz", 200),
     // The order of the walk was given back, so the shop's way to give it back has to say so.
@@ -38,6 +39,11 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/admin/v1/sales/{sale}/orders.csv", 200),
     ("GET", "/admin/v1/sales/{sale}/orders.json", 200),
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
+    ("GET", "/admin/v1/sales/{sale}/showcase", 200),
+    ("PUT", "/admin/v1/sales/{sale}/showcase", 200),
+    // The walk's picture is no picture.
+    ("PUT", "/admin/v1/sales/{sale}/items/{item}/picture", 422),
+    ("DELETE", "/admin/v1/sales/{sale}/items/{item}/picture", 200),
     ("GET", "/admin/v1/parked", 200),
     ("GET", "/admin/v1/feed", 200),
     ("GET", "/admin/v1/webhooks", 200),
@@ -68,6 +74,8 @@ fn every_route_answers_and_stands_in_the_document() {
     let token = server.operate(Request::post("/admin/v1/tokens").json(&label)).is(201, "").text("id");
     let hook = serde_json::json!({ "url": "https://shop.invalid/hook" });
     let added = server.operate(Request::post("/admin/v1/webhooks").json(&hook));
+    let shown = Request::new("PUT", "/admin/v1/sales/drop/items/boot/picture").body(SMALL_PICTURE);
+    let shown = server.operate(shown).is(200, "").json()["picture"]["sources"][0]["webp"].clone();
     let document = server.ask(&Request::get("/openapi.json")).json();
     assert_eq!(document, doorbuster(&["openapi"]).json(), "the command and the route give the same document");
 
@@ -86,6 +94,7 @@ fn every_route_answers_and_stands_in_the_document() {
             .replace("{attempt}/{fact}", "0/paid");
         let filled = filled.replace("{purchase}", &purchase).replace("{order}", &order).replace("{id}", &token);
         let filled = filled.replace("{webhook}", &added.text("id"));
+        let filled = filled.replace("/pictures/{file}", shown.as_str().unwrap());
         let request = match path {
             "/admin/v1/sales" if method == "POST" => {
                 Request::post(path).json(&serde_json::to_value(open_sale("second", 1)).unwrap())
