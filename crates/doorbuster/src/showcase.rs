@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use engine::ShowcaseSettings;
 use http::Method;
+use pictures::{PictureError, UPLOAD_BYTES_MAX};
 use serde_json::Value;
 
 use crate::config::Settings;
@@ -41,6 +42,10 @@ pub(crate) fn set(sale: &str, file: Option<&Path>, to: &Target) -> anyhow::Resul
 pub(crate) fn picture(sale: &str, item: &str, file: Option<&Path>, to: &Target) -> anyhow::Result<ExitCode> {
     let bytes = file.map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
     let bytes = bytes.transpose()?;
+    if let Some(found) = bytes.as_ref().map(Vec::len).filter(|found| *found > UPLOAD_BYTES_MAX) {
+        // The server would end the connection, and its answer could get lost.
+        bail!("{}: {}", file.unwrap_or(Path::new("-")).display(), PictureError::TooManyBytes { found });
+    }
     let operator = Operator::of(&Settings::load(&to.config)?.data.folder)?;
     let path = format!("/admin/v1/sales/{sale}/items/{item}/picture");
     let answer = match bytes {

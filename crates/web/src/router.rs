@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use domain::Refusal;
@@ -130,6 +131,8 @@ fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
         .fallback(|| async { Problem::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::map_response(refuse_plainly))
+        // `service` has read the body, within the bounds of its route.
+        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(app))
 }
 
