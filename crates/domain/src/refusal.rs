@@ -30,7 +30,7 @@ pub enum Refusal {
     /// The admin token is good, and its role does not have this right.
     RoleInsufficient = 34,
     /// The request comes from a page that nobody has let in.
-    OriginRefused = 35,
+    OriginRefused = 36,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
