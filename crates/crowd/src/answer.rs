@@ -86,7 +86,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::MethodNotAllowed
         | Refusal::TokenInvalid
         | Refusal::TokenExpired
-        | Refusal::RoleInsufficient => (Advice::Stop, false),
+        | Refusal::RoleInsufficient
+        | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
         Refusal::NotOpen

@@ -29,6 +29,8 @@ pub enum Refusal {
     PassForeign = 33,
     /// The admin token is good, and its role does not have this right.
     RoleInsufficient = 34,
+    /// No ticket for a stream of events, or one that is not believed, has expired, or was used.
+    TicketInvalid = 35,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -95,7 +97,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -107,6 +109,7 @@ impl Refusal {
         Self::PassInvalid,
         Self::PassForeign,
         Self::RoleInsufficient,
+        Self::TicketInvalid,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -153,6 +156,7 @@ impl Refusal {
             Self::PassInvalid => "pass_invalid",
             Self::PassForeign => "pass_foreign",
             Self::RoleInsufficient => "role_insufficient",
+            Self::TicketInvalid => "ticket_invalid",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -197,7 +201,11 @@ impl Refusal {
         match self {
             Self::Malformed | Self::QuantityInvalid | Self::SaleInvalid => 400,
             Self::TokenInvalid | Self::TokenExpired => 401,
-            Self::PassInvalid | Self::PassForeign | Self::RoleInsufficient | Self::PassExpired => 403,
+            Self::PassInvalid
+            | Self::PassForeign
+            | Self::RoleInsufficient
+            | Self::TicketInvalid
+            | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
@@ -245,6 +253,7 @@ impl Refusal {
             Self::PassInvalid => "The pass is missing or not valid; take a new pass.",
             Self::PassForeign => "The pass belongs to another customer or sale; take your own.",
             Self::RoleInsufficient => "The role of this admin token does not allow this; use a token of another role.",
+            Self::TicketInvalid => "The ticket of this stream is missing, over or used; take a new one.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",

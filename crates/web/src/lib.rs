@@ -29,6 +29,8 @@ mod router;
 pub mod server;
 mod service;
 mod shop;
+mod stream;
+mod streams;
 mod tokens;
 mod webhooks;
 pub mod wire;

@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, tokens, webhooks,
-    wire,
+    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, stream,
+    tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -50,6 +50,8 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(customers::take_pass))
         .routes(routes!(customers::mine))
         .routes(routes!(customers::purchase_status))
+        .routes(routes!(stream::ticket))
+        .routes(routes!(stream::events))
         .routes(routes!(customers::orders))
         .routes(routes!(customers::order))
         .routes(routes!(customers::cancel))

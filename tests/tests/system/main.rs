@@ -20,5 +20,6 @@ mod refusals;
 mod routes;
 mod starting;
 mod storage;
+mod streams;
 mod webhooks;
 mod winners;
