@@ -9,6 +9,7 @@ mod app;
 mod body;
 mod connections;
 mod customers;
+mod docs;
 mod erase;
 mod export;
 mod express;

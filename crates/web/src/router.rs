@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, purchase, shop, stream,
+    accounts, admin, customers, docs, erase, export, feed, handover, hold_token, payments, purchase, shop, stream,
     tokens, webhooks, wire,
 };
 
@@ -124,6 +124,7 @@ pub(crate) fn admin(app: &Arc<App>) -> Router {
 
 fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
     router
+        .merge(docs::routes())
         .fallback(|| async { Problem::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::map_response(refuse_plainly))

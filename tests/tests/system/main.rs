@@ -3,6 +3,7 @@
 mod command_line;
 mod connections;
 mod demo;
+mod docs_viewer;
 mod erasing;
 mod events;
 mod express;
