@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::sales::now_milliseconds;
 use crate::server::Reach;
+use crate::stream::Events;
 use crate::wire::{Connection, Reply, Request};
 use crate::{AUDIENCE, ISSUER, SECRET};
 
@@ -76,6 +77,16 @@ impl Customer {
     /// A purchase as it stands.
     pub fn purchase(&self, purchase: &str) -> Reply {
         self.asks(Request::get(&format!("/v1/purchases/{purchase}")))
+    }
+
+    /// Asks for a ticket for a stream of events.
+    pub fn take_ticket(&self, purchase: &str) -> Reply {
+        self.asks(Request::post(&format!("/v1/purchases/{purchase}/stream-tickets")))
+    }
+
+    /// A stream of a purchase's events.
+    pub fn watch(&self, purchase: &str) -> Events {
+        Events::open(self.reach.public(), &self.take_ticket(purchase).is(201, "").text("location"))
     }
 
     /// An order as it stands.

@@ -14,6 +14,7 @@ mod promises;
 pub mod proxy;
 mod sales;
 mod server;
+mod stream;
 mod waiting;
 mod wire;
 
@@ -23,6 +24,7 @@ pub use folder::Folder;
 pub use promises::{audit_is_clean, audit_is_complete, verify_sale};
 pub use sales::{SMALL_PICTURE, item, open_sale, sale_of};
 pub use server::{Reach, Server};
+pub use stream::{Event, Events};
 pub use waiting::{TIME_MAX, eventually, eventually_within, until, within};
 pub use wire::{Connection, Reply, Request};
 

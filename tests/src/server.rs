@@ -119,6 +119,13 @@ impl Reach {
         ["free", "held", "sold", "withdrawn"].map(|name| counts[name].as_u64().unwrap_or_default())
     }
 
+    /// A gauge of the metrics that has no label.
+    pub fn gauge(&self, name: &str) -> u64 {
+        let text = String::from_utf8(self.operate(Request::get("/metrics")).body).expect("metrics are text");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().expect("a gauge is a number")
+    }
+
     /// Waits until every service of the books has read the whole chain.
     pub fn drained(&self, sale: &str) {
         until("the books to catch up", || {

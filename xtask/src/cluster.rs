@@ -34,7 +34,7 @@ pub(crate) fn up(root: &Path) -> anyhow::Result<()> {
 }
 
 /// The tests that speak HTTP and look at no file, each with a cluster of one process that has every role, on servers that all of them share.
-const HTTP_SUITE: [&str; 9] = [
+const HTTP_SUITE: [&str; 10] = [
     "winners::",
     "refusals::",
     "operator::",
@@ -44,6 +44,7 @@ const HTTP_SUITE: [&str; 9] = [
     "payments::",
     "provider::an_order_is_paid",
     "pending::who_does_not_wait",
+    "streams::a_stream_",
 ];
 
 /// The HTTP suite of the core, on a cluster; a part of it again with the Redis that Sentinels watch.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use engine::Engine;
 use ledger::Pace;
-use serde::{Deserialize, Serialize};
 use pages::{Site, SiteOptions};
+use serde::{Deserialize, Serialize};
 use web::server::Routes;
 use web::{App, AppOptions, Listener, ListenerOptions};
 

@@ -87,7 +87,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::TokenInvalid
         | Refusal::TokenExpired
         | Refusal::RoleInsufficient
-        | Refusal::OriginRefused => (Advice::Stop, false),
+        | Refusal::OriginRefused
+        | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
         Refusal::NotOpen

@@ -54,6 +54,12 @@ pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 pub const SALES_MAX: usize = 256;
 /// Requests that wait for one owner; beyond it a gate answers `overloaded`.
 pub const INBOX_MAX: usize = 16_384;
+/// Streams of events that one process has open.
+pub const STREAMS_MAX: usize = 1_024;
+/// Streams of events that one customer of a sale has open at one process.
+pub const STREAMS_PER_CUSTOMER_MAX: usize = 4;
+/// Tickets of streams that a process remembers as used until they expire; beyond it a gate answers `overloaded`.
+pub const STREAM_TICKETS_USED_MAX: usize = 16_384;
 /// The longest stretch that a sale may be open, be held or spread over, in seconds (a year).
 pub const SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// The greatest integer that the decision core compares: exact in a double, so that a Lua twin decides alike.
@@ -76,6 +82,7 @@ const _: () = assert!(QUANTITY_MAX as usize * 8 < RECORD_PUBLIC_BYTES_MAX);
 const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_DECISIONS_MAX);
 // A release names a grant and a reason; decisions leave half of a batch for what is not theirs.
 const _: () = assert!(BATCH_EXPIRIES_MAX * 128 < BATCH_BYTES_MAX / 2);
+const _: () = assert!(STREAMS_PER_CUSTOMER_MAX < STREAMS_MAX && STREAMS_MAX <= STREAM_TICKETS_USED_MAX);
 const _: () = assert!((UNITS_PER_ITEM_MAX as u64) < INTEGER_MAX);
 const _: () = assert!(TIME_MAX / 2 + SECONDS_MAX * 1_000 < TIME_MAX);
 const _: () = assert!(POINTS_PER_UNIT_MAX as u64 * UNITS_PER_ITEM_MAX as u64 * (ITEMS_MAX as u64) < INTEGER_MAX);

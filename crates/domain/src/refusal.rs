@@ -29,6 +29,8 @@ pub enum Refusal {
     PassForeign = 33,
     /// The admin token is good, and its role does not have this right.
     RoleInsufficient = 34,
+    /// No ticket for a stream of events, or one that is not believed, has expired, or was used.
+    TicketInvalid = 35,
     /// The request comes from a page that nobody has let in.
     OriginRefused = 36,
     /// More work waits than can be answered in time.
@@ -99,7 +101,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -111,6 +113,7 @@ impl Refusal {
         Self::PassInvalid,
         Self::PassForeign,
         Self::RoleInsufficient,
+        Self::TicketInvalid,
         Self::OriginRefused,
         Self::Overloaded,
         Self::KeyReused,
@@ -159,6 +162,7 @@ impl Refusal {
             Self::PassInvalid => "pass_invalid",
             Self::PassForeign => "pass_foreign",
             Self::RoleInsufficient => "role_insufficient",
+            Self::TicketInvalid => "ticket_invalid",
             Self::OriginRefused => "origin_refused",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
@@ -208,6 +212,7 @@ impl Refusal {
             Self::PassInvalid
             | Self::PassForeign
             | Self::RoleInsufficient
+            | Self::TicketInvalid
             | Self::OriginRefused
             | Self::PassExpired => 403,
             Self::NotFound => 404,
@@ -257,6 +262,7 @@ impl Refusal {
             Self::PassInvalid => "The pass is missing or not valid; take a new pass.",
             Self::PassForeign => "The pass belongs to another customer or sale; take your own.",
             Self::RoleInsufficient => "The role of this admin token does not allow this; use a token of another role.",
+            Self::TicketInvalid => "The ticket of this stream is missing, over or used; take a new one.",
             Self::OriginRefused => "The page that sent this may not; the sale's operator can let it in.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",

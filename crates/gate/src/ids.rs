@@ -31,6 +31,7 @@ pub struct IdKeys {
     purchase: hmac::Key,
     pending: hmac::Key,
     coupon: hmac::Key,
+    pub(crate) stream: hmac::Key,
     purchase_mask: EncryptingKey,
     purchase_mac: EncryptingKey,
     order: EncryptingKey,
@@ -44,6 +45,7 @@ impl IdKeys {
             purchase: derive_mac_key(secret, "purchase id"),
             pending: derive_mac_key(secret, "pending ticket"),
             coupon: derive_mac_key(secret, "coupon"),
+            stream: derive_mac_key(secret, "stream ticket"),
             purchase_mask: encrypting(secret, "purchase mask"),
             purchase_mac: encrypting(secret, "purchase mac"),
             order: encrypting(secret, "order"),
@@ -163,14 +165,14 @@ fn exclusive_or<const N: usize>(mut bytes: [u8; N], mask: [u8; N]) -> [u8; N] {
     bytes
 }
 
-fn text(prefix: &str, bytes: &[u8]) -> String {
+pub(crate) fn text(prefix: &str, bytes: &[u8]) -> String {
     let mut text = String::with_capacity(prefix.len() + BASE64URL_NOPAD.encode_len(bytes.len()));
     text.push_str(prefix);
     BASE64URL_NOPAD.encode_append(bytes, &mut text);
     text
 }
 
-fn bytes_of<const N: usize>(prefix: &str, id: &str) -> Option<[u8; N]> {
+pub(crate) fn bytes_of<const N: usize>(prefix: &str, id: &str) -> Option<[u8; N]> {
     let encoded = id.strip_prefix(prefix)?;
     if encoded.len() != BASE64URL_NOPAD.encode_len(N) {
         return None;

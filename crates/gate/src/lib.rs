@@ -11,6 +11,7 @@ pub mod pass;
 pub mod private;
 pub mod pseudonym;
 pub mod sign;
+pub mod ticket;
 
 pub use body::body_hash;
 pub use identity::{Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
@@ -18,3 +19,4 @@ pub use ids::{IdKeys, shard_of};
 pub use pass::{OpenPass, Pass, PassError, PassKey, PassKeys, token_hash};
 pub use private::{CustomerSaleKey, PrivateError, PrivateText, open_private, seal_private};
 pub use pseudonym::{IdentityKey, PseudonymKey};
+pub use ticket::StreamTicket;

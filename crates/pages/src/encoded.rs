@@ -43,11 +43,7 @@ impl Encoded {
     }
 
     const fn of_build(plain: &'static [u8], gzip: &'static [u8], brotli: &'static [u8]) -> Self {
-        Self {
-            plain: Bytes::from_static(plain),
-            gzip: Bytes::from_static(gzip),
-            brotli: Bytes::from_static(brotli),
-        }
+        Self { plain: Bytes::from_static(plain), gzip: Bytes::from_static(gzip), brotli: Bytes::from_static(brotli) }
     }
 
     /// Of what is compressed already.

@@ -89,8 +89,10 @@ impl Language {
     fn with(&self, tag: &str, file: File) -> Result<Self, String> {
         let mut language = Self { tag: tag.to_owned(), ..self.clone() };
         let new = tag != self.tag;
-        language.name = file.name.or((!new).then(|| self.name.clone())).ok_or("name: say what the language calls itself")?;
-        language.direction = file.direction.unwrap_or_else(|| if new { "ltr".to_owned() } else { self.direction.clone() });
+        language.name =
+            file.name.or((!new).then(|| self.name.clone())).ok_or("name: say what the language calls itself")?;
+        language.direction =
+            file.direction.unwrap_or_else(|| if new { "ltr".to_owned() } else { self.direction.clone() });
         if !["ltr", "rtl"].contains(&language.direction.as_str()) {
             return Err("direction: write \"ltr\" or \"rtl\"".to_owned());
         }
@@ -102,7 +104,8 @@ impl Language {
 
 fn merge(table: &str, known: &mut BTreeMap<String, String>, new: BTreeMap<String, String>) -> Result<(), String> {
     for (word, text) in new {
-        let place = known.get_mut(&word).ok_or_else(|| format!("[{table}] {word}: there is no such word; remove it"))?;
+        let place =
+            known.get_mut(&word).ok_or_else(|| format!("[{table}] {word}: there is no such word; remove it"))?;
         if text.trim().is_empty() || text.chars().count() > TEXT_CHARACTERS_MAX || text.chars().any(char::is_control) {
             return Err(format!("[{table}] {word}: write 1 to {TEXT_CHARACTERS_MAX} characters on one line"));
         }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
 use crate::site::PageCache;
+use crate::streams::Streams;
 
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Threads that read places of chains back from disk. The readers of one sale wait for each other, so a crowd that looks at its orders
@@ -31,6 +32,7 @@ pub struct App {
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) metrics: Metrics,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) feed: Feed,
     /// `None` where no books are kept.
     pub(crate) webhooks: Option<Webhooks>,
@@ -59,11 +61,13 @@ impl App {
         options: AppOptions,
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
+        let metrics = Metrics::new();
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
-            metrics: Metrics::new(),
+            streams: Streams::new(metrics.streams.clone()),
+            metrics,
             feed: Feed::default(),
             webhooks,
             till,

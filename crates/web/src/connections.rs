@@ -20,6 +20,9 @@ use crate::app::App;
 use crate::server::ListenerOptions;
 
 const SWEEP: Duration = Duration::from_millis(500);
+/// So long a stream whose client reads takes at most from one part to the next: a part that keeps it alive comes twice in this time.
+const STREAM_UNREAD_MAX: Duration = Duration::from_secs(30);
+const _: () = assert!(crate::stream::KEEP_ALIVE.as_secs() * 2 <= STREAM_UNREAD_MAX.as_secs());
 /// How many connections are looked at for an idle one when the ceiling is reached.
 const EVICTION_LOOKS: usize = 64;
 
@@ -34,6 +37,8 @@ pub(crate) enum Phase {
     Body,
     /// The answer.
     Handling,
+    /// The next part of an answer that has no end of its own.
+    Streaming,
 }
 
 /// One connection's state.
@@ -120,6 +125,7 @@ impl Connections {
                     Phase::Idle => self.options.idle,
                     Phase::Head => self.options.head,
                     Phase::Body => self.options.body,
+                    Phase::Streaming => STREAM_UNREAD_MAX,
                     Phase::Handling => continue,
                 };
                 if now.saturating_duration_since(watch.since.get()) > allowed
@@ -136,7 +142,7 @@ impl Connections {
         self.watches.borrow().is_empty()
     }
 
-    /// Ends every connection that is not being answered just now.
+    /// Ends every connection that is not being answered just now; a stream ends wherever it is.
     pub(crate) fn end_waiting(&self) {
         for (_, watch) in self.watches.borrow().iter() {
             if watch.phase.get() != Phase::Handling

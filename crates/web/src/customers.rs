@@ -6,7 +6,7 @@ use admission::{Answer, Command, Grant, Query as Ask, Request};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use domain::{ChainTime, Pseudonym, PurchaseNumber, Refusal, SalePhase, Stage, fault};
+use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase, Stage, fault};
 use engine::Sale;
 use gate::identity::Identity;
 use gate::pass::{Pass, token_hash};
@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::purchase::{unchained, undecided};
-use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PurchaseAnswer};
+use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PendingAnswer, PurchaseAnswer};
 use crate::{identify, payments};
 
 const ORDERS_PER_PAGE: usize = 50;
@@ -164,7 +164,7 @@ pub(crate) async fn with_receipt(app: &App, sale: &Arc<Sale>, grant: &Grant) -> 
 
 #[derive(Deserialize)]
 pub(crate) struct PurchaseQuery {
-    pending: Option<String>,
+    pub(crate) pending: Option<String>,
 }
 
 /// A purchase as it stands.
@@ -180,16 +180,45 @@ pub(crate) async fn purchase_status(
     Query(query): Query<PurchaseQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
-    let (ordinal, purchase) = app.engine.ids.parse_purchase(&id).ok_or(Refusal::NotFound)?;
+    let (sale, purchase, customer) = own_purchase(&app, &id, &headers)?;
+    match standing(&app, &sale, customer, purchase, query.pending.as_deref()).await? {
+        Standing::Granted(grant) => with_receipt(&app, &sale, &grant).await,
+        Standing::Pending(pending) => Ok((StatusCode::ACCEPTED, Json(pending)).into_response()),
+    }
+}
+
+/// The sale of a purchase, the purchase there, and who asks. Whether it is theirs is for its owner to say.
+pub(crate) fn own_purchase(
+    app: &App,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<(Arc<Sale>, PurchaseId, Pseudonym), Refusal> {
+    let identity = identify::identity(&app.engine, headers)?;
+    let (ordinal, purchase) = app.engine.ids.parse_purchase(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let customer = identify::pseudonym(&sale, &identity);
-    match granted(&sale, Request::Read(Ask::Purchase { customer, purchase })).await {
-        Ok(grant) => with_receipt(&app, &sale, &grant).await,
+    Ok((sale, purchase, customer))
+}
+
+/// How a purchase stands that was not refused.
+pub(crate) enum Standing {
+    Granted(Grant),
+    Pending(PendingAnswer),
+}
+
+/// How a purchase stands; `pending` is the ticket of a purchase that was answered so.
+pub(crate) async fn standing(
+    app: &App,
+    sale: &Arc<Sale>,
+    customer: Pseudonym,
+    purchase: PurchaseId,
+    pending: Option<&str>,
+) -> Result<Standing, Problem> {
+    match granted(sale, Request::Read(Ask::Purchase { customer, purchase })).await {
+        Ok(grant) => Ok(Standing::Granted(grant)),
         Err(problem) if matches!(problem.refusal, Refusal::NotFound | Refusal::OutcomeUnknown) => {
             let stands = if problem.refusal == Refusal::NotFound { unchained } else { undecided };
-            let pending = stands(&app, &sale, customer, purchase, query.pending.as_deref())?;
-            Ok((StatusCode::ACCEPTED, Json(pending)).into_response())
+            stands(app, sale, customer, purchase, pending).map(Standing::Pending)
         }
         Err(problem) => Err(problem),
     }

@@ -68,9 +68,10 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             watch.enter(Phase::Handling);
             let request_id = front.app.request_id(request.request_id);
             let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
-            let begun = admitted.as_ref().map_err(Problem::clone).and_then(|_| {
-                purchase::begin(front, request.sale, request.item, &request.head, request.body)
-            });
+            let begun = admitted
+                .as_ref()
+                .map_err(Problem::clone)
+                .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
             (request_id, admitted.unwrap_or_default(), begun)
         };
         let outcome = match begun {

@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
     pub(crate) connections_timed_out: Counter,
+    pub(crate) streams: Gauge,
     free: Family<ItemLabel, Gauge>,
     position: Family<SaleLabel, Gauge>,
     books_lag: Family<SaleLabel, Gauge>,
@@ -98,6 +99,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             connections_timed_out: Counter::default(),
+            streams: Gauge::default(),
             free: Family::default(),
             position: Family::default(),
             books_lag: Family::default(),
@@ -116,6 +118,7 @@ impl Metrics {
         registry.register("connections_refused", "Connections beyond the ceiling", metrics.connections_refused.clone());
         let timed_out = "Connections closed because a header, a body or the next request did not come in time";
         registry.register("connections_timed_out", timed_out, metrics.connections_timed_out.clone());
+        registry.register("streams", "Open streams of events", metrics.streams.clone());
         registry.register("units_free", "Free units of an item", metrics.free.clone());
         registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
         let of_orders = "Records that the order service has not applied";

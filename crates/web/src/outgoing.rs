@@ -19,15 +19,24 @@ pub(crate) type Page = io::Result<Bytes>;
 /// A body of pages from another thread; ends when that thread drops its side.
 pub(crate) struct Pages(mpsc::Receiver<Page>);
 
-/// Stands in the extensions of an answer whose body must not be collected.
+/// Stands in the extensions of an answer whose body must not be collected, and says what its connection waits for meanwhile.
 #[derive(Clone, Copy)]
-pub(crate) struct IsPaged;
+pub(crate) struct IsPaged(Phase);
 
 impl Pages {
     /// An answer that leaves as its pages come.
     pub(crate) fn response(pages: mpsc::Receiver<Page>) -> Response {
+        Self::in_phase(pages, Phase::Handling)
+    }
+
+    /// An answer that has no end of its own: its connection ends with the server, and when its client reads no more.
+    pub(crate) fn stream(pages: mpsc::Receiver<Page>) -> Response {
+        Self::in_phase(pages, Phase::Streaming)
+    }
+
+    fn in_phase(pages: mpsc::Receiver<Page>, phase: Phase) -> Response {
         let mut response = Response::new(axum::body::Body::new(Self(pages)));
-        response.extensions_mut().insert(IsPaged);
+        response.extensions_mut().insert(IsPaged(phase));
         response
     }
 }
@@ -44,21 +53,25 @@ impl Body for Pages {
 /// The body of an answer.
 pub(crate) enum Outgoing {
     Whole(Full<Bytes>),
-    Paged { body: axum::body::Body, _answering: Answering },
+    Paged { body: axum::body::Body, answering: Answering },
 }
 
 /// Keeps a connection from being taken for an idle one until the body has left.
-pub(crate) struct Answering(Rc<Watch>);
+pub(crate) struct Answering {
+    watch: Rc<Watch>,
+    phase: Phase,
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
+        self.watch.enter(Phase::Idle);
     }
 }
 
 impl Outgoing {
-    pub(crate) fn paged(body: axum::body::Body, watch: &Rc<Watch>) -> Self {
-        Self::Paged { body, _answering: Answering(Rc::clone(watch)) }
+    pub(crate) fn paged(body: axum::body::Body, IsPaged(phase): IsPaged, watch: &Rc<Watch>) -> Self {
+        watch.enter(phase);
+        Self::Paged { body, answering: Answering { watch: Rc::clone(watch), phase } }
     }
 }
 
@@ -69,7 +82,14 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
-            Self::Paged { body, .. } => Pin::new(body).poll_frame(context),
+            Self::Paged { body, answering } => {
+                let polled = Pin::new(body).poll_frame(context);
+                if polled.is_ready() {
+                    // Nothing is taken from here while a client does not read what it was sent.
+                    answering.watch.enter(answering.phase);
+                }
+                polled
+            }
         }
     }
 

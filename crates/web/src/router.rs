@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, erase, export, feed, handover, hold_token, payments, pictures, purchase, session, shop, site,
-    tokens, webhooks, wire,
+    accounts, admin, customers, docs, erase, export, feed, handover, hold_token, payments, pictures, purchase, session,
+    shop, site, stream, tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -52,6 +52,8 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(customers::take_pass))
         .routes(routes!(customers::mine))
         .routes(routes!(customers::purchase_status))
+        .routes(routes!(stream::ticket))
+        .routes(routes!(stream::events))
         .routes(routes!(customers::orders))
         .routes(routes!(customers::order))
         .routes(routes!(customers::cancel))
@@ -128,6 +130,7 @@ pub(crate) fn admin(app: &Arc<App>) -> Router {
 
 fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
     router
+        .merge(docs::routes())
         .fallback(|| async { Problem::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::map_response(refuse_plainly))

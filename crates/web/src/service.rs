@@ -123,8 +123,8 @@ async fn route(
     if let Some(problem) = parts.extensions.remove::<Problem>() {
         return Err(Problem { allow: parts.headers.remove(header::ALLOW), ..problem });
     }
-    if parts.extensions.remove::<IsPaged>().is_some() {
-        return Ok(Response::from_parts(parts, Outgoing::paged(body, watch)));
+    if let Some(paged) = parts.extensions.remove::<IsPaged>() {
+        return Ok(Response::from_parts(parts, Outgoing::paged(body, paged, watch)));
     }
     let bytes = body.collect().await.map_err(|error| Problem::internal(&error))?.to_bytes();
     Ok(Response::from_parts(parts, Outgoing::Whole(Full::new(bytes))))

@@ -256,11 +256,7 @@ fn view(app: &App, sale: &Sale, language: &Language) -> SaleView {
             description: picture.description.clone().unwrap_or_default(),
         }),
     });
-    SaleView {
-        items: items.collect(),
-        button: button_text(sale, language),
-        ..without_items(&answer)
-    }
+    SaleView { items: items.collect(), button: button_text(sale, language), ..without_items(&answer) }
 }
 
 fn without_items(answer: &SaleAnswer) -> SaleView {

@@ -7,3 +7,4 @@ mod faults;
 mod named;
 mod paths;
 mod payments;
+mod streams;

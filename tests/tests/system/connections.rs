@@ -131,7 +131,7 @@ fn ten_thousand_idle_connections_slow_nobody_down() {
     server.create(&open_sale("drop", 100));
     let anna = server.customer("anna", "drop");
     let idle: Vec<_> = (0..count).map(|_| Connection::open(server.public()).unwrap()).collect();
-    until("all connections to be counted", || gauge(&server, "doorbuster_connections") >= count);
+    until("all connections to be counted", || server.gauge("doorbuster_connections") >= count);
     let mut longest = Duration::ZERO;
     for number in 0..50 {
         let begun = Instant::now();
@@ -140,7 +140,7 @@ fn ten_thousand_idle_connections_slow_nobody_down() {
     }
     assert!(longest < Duration::from_secs(1), "a purchase took {longest:?} beside {count} idle connections");
     drop(idle);
-    until("all connections to be forgotten", || gauge(&server, "doorbuster_connections") < 10);
+    until("all connections to be forgotten", || server.gauge("doorbuster_connections") < 10);
 }
 
 #[test]
@@ -156,13 +156,6 @@ fn beyond_the_ceiling_an_idle_connection_makes_room() {
     until("room for one more", || {
         Connection::open(server.public()).and_then(|mut one| one.ask(&Request::get("/v1/time"))).is_ok()
     });
-    assert!(gauge(&server, "doorbuster_connections_refused_total") >= 1, "the first tries came too early");
+    assert!(server.gauge("doorbuster_connections_refused_total") >= 1, "the first tries came too early");
     drop(first);
-}
-
-/// A metric without labels.
-fn gauge(server: &Server, name: &str) -> u64 {
-    let text = String::from_utf8(server.operate(Request::get("/metrics")).body).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
 }

@@ -37,6 +37,8 @@ const ANNAS: Expected = [NOBODY, EXPIRED, "404 not_found", "2xx", NOBODY, NOBODY
 /// The server of these tests has no provider: whoever could pay is told so, and to everybody else it is not there.
 const WITHOUT_PROVIDER: Expected =
     [NOBODY, EXPIRED, "404 not_found", "404 not_found", NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
+/// A stream asks for its ticket, and a token is none.
+const BY_TICKET: Expected = ["403 ticket_invalid"; 9];
 const FOR_NOBODY: Expected = ["404 not_found"; 9];
 /// Another customer comes with Anna's pass.
 const BY_PASS: Expected = [NOBODY, EXPIRED, FOREIGN_PASS, FOREIGN_PASS, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
@@ -58,6 +60,8 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/v1/orders", CUSTOMERS),
     ("POST", "/v1/sales/{sale}/items/{item}/purchases", BY_PASS),
     ("GET", "/v1/purchases/{purchase}", ANNAS),
+    ("POST", "/v1/purchases/{purchase}/stream-tickets", ANNAS),
+    ("GET", "/v1/purchases/{purchase}/events", BY_TICKET),
     ("GET", "/v1/orders/{order}", ANNAS),
     ("POST", "/v1/orders/{order}/cancel", ANNAS),
     ("POST", "/v1/orders/{order}/hold-token", ANNAS),

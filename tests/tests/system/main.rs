@@ -3,6 +3,7 @@
 mod command_line;
 mod connections;
 mod demo;
+mod docs_viewer;
 mod erasing;
 mod events;
 mod express;
@@ -21,5 +22,6 @@ mod refusals;
 mod routes;
 mod starting;
 mod storage;
+mod streams;
 mod webhooks;
 mod winners;

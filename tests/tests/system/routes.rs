@@ -14,6 +14,8 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/v1/sales/{sale}/items/{item}/purchases", 201),
     ("GET", "/v1/sales/{sale}/mine", 200),
     ("GET", "/v1/purchases/{purchase}", 200),
+    ("POST", "/v1/purchases/{purchase}/stream-tickets", 201),
+    ("GET", "/v1/purchases/{purchase}/events", 403),
     ("GET", "/v1/orders", 200),
     ("GET", "/v1/orders/{order}", 200),
     ("POST", "/v1/orders/{order}/cancel", 200),
