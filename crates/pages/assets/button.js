@@ -37,6 +37,7 @@ class DoorbusterButton extends HTMLElement {
   #token = null;
   #shown = { state: null };
   #timer = null;
+  countdown = new Countdown(clock);
 
   constructor() {
     super();
@@ -141,7 +142,7 @@ class DoorbusterButton extends HTMLElement {
     button.disabled = !shown.enabled;
     button.hidden = !shown.button;
     face.hidden = shown.clock === null;
-    if (shown.clock !== null) this.#tick(shown);
+    this.#tick(shown);
     if (before !== shown.state) {
       this.dataset.state = shown.state;
       this.#tell("state", { state: shown.state });
@@ -150,14 +151,9 @@ class DoorbusterButton extends HTMLElement {
   }
 
   #tick(shown) {
-    if (this.counted !== shown.clock) Object.assign(this, { counted: shown.clock, countdown: new Countdown() });
-    const rest = shown.clock - clock.now();
-    this.face.textContent = this.speech.span(rest);
-    const mark = this.countdown.passed(rest);
-    if (mark !== null && shown.announces) {
-      const word = `announce_${shown.announces}${mark ? "" : "_over"}`;
-      this.announcer.textContent = this.speech.say(word, { time: this.speech.unit(mark, "second") });
-    }
+    if (shown.clock !== null) this.face.textContent = this.speech.span(shown.clock - clock.now());
+    const passed = this.countdown.step(shown.clock, shown.announces);
+    if (passed) this.announcer.textContent = this.speech.announce(passed);
   }
 }
 

@@ -23,6 +23,9 @@ const pause = (ms) =>
     addEventListener("online", end);
   });
 
+/** The n-th wait between two tries, a random part of a growing time. */
+const backOff = (round) => Math.min(SECOND * 2 ** Math.min(round, 5), RETRY_MS_MAX) * (0.5 + Math.random());
+
 /** The server's clock, as an offset to the browser's monotonic one: what somebody does to the wall clock changes nothing. */
 export class Clock {
   #low = -Infinity;
@@ -57,9 +60,9 @@ export class Clock {
   async measure(api, rounds) {
     if (this.isDoubtful) this.#low = -Infinity, this.#high = Infinity;
     for (let round = 0; round < rounds; round += 1) {
+      await sleep(50 + 200 * Math.random());
       const told = await api.ask("GET", "/v1/time");
       if (told.status === 200) this.note(told.body.unix_ms, told.sent, told.received);
-      await sleep(100 + 200 * Math.random());
     }
   }
 }
@@ -97,7 +100,18 @@ export class Api {
       return { status: 0, body: {}, after: 0, sent, received: performance.now() };
     }
   }
+
+  /** Asks until there is an answer; for what may be asked twice. */
+  async insist(...request) {
+    for (let round = 0; ; round += 1) {
+      const told = await this.ask(...request);
+      if (!mayHaveBeenLost(told)) return told;
+      await pause(backOff(round));
+    }
+  }
 }
+
+const mayHaveBeenLost = ({ status }) => status === 0 || status >= 500;
 
 /** What has to outlive the tab; a browser that keeps nothing still buys, by `mine`. */
 export const store = {
@@ -178,7 +192,7 @@ export class Sale {
 
   /** Pass and purchases of whoever is signed in; the server knows them even if this browser has forgotten everything. */
   async mine() {
-    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}/mine`);
+    const told = await this.api.insist("GET", `/v1/sales/${this.answer.sale}/mine`);
     if (told.status === 200) {
       this.#pass = told.body.pass ?? null;
       this.purchases = told.body.purchases;
@@ -235,8 +249,14 @@ export class Wish {
     return `${this.sale.who()}:${this.sale.answer.sale}:${this.item}`;
   }
 
-  get wish() {
+  /** What was last wished for in this browser: `{key, quantity}`, or `{done}` with the purchase that came of it. */
+  get #last() {
     return store.get(this.#name) ?? this.#kept;
+  }
+
+  get wish() {
+    const last = this.#last;
+    return last?.key ? last : null;
   }
 
   #keep(wish) {
@@ -286,6 +306,12 @@ export class Wish {
 
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
+    const { done } = this.#last ?? {};
+    if (done && !this.sale.purchases.some(({ purchase }) => purchase === done)) {
+      // Another tab has bought, and whoever pressed here has not seen it yet.
+      this.#keep(null);
+      return this.sale.mine();
+    }
     if (!this.wish) this.#keep({ key: newKey(), quantity });
     await this.pursue();
   }
@@ -324,7 +350,7 @@ export class Wish {
       const had = await this.sale.pass(failures > 0 && NEEDS_PASS.includes(this.trouble?.code));
       const told = had.pass ? await this.#buy(had.pass, wish) : had;
       if (told.status === 200 || told.status === 201) {
-        this.#keep(null);
+        this.#keep({ done: told.body.purchase });
         this.#tell(null);
         return this.sale.take(told.body);
       }
@@ -376,8 +402,7 @@ export class Wish {
       this.#final(code);
       return false;
     }
-    const wait = Math.min(SECOND * 2 ** Math.min(failures, 5), RETRY_MS_MAX) * (0.5 + Math.random());
-    await pause(Math.max(wait, after * (1 + 0.5 * Math.random())));
+    await pause(Math.max(backOff(failures), after * (1 + 0.5 * Math.random())));
     return true;
   }
 
@@ -419,7 +444,7 @@ export async function follow(api, purchase, tell) {
       });
     }
     if (isOver(purchase)) return;
-    await pause(Math.min(2 * SECOND * 1.5 ** round, RETRY_MS_MAX) * (0.75 + 0.5 * Math.random()));
+    await pause(backOff(round));
     const told = await api.ask("GET", `/v1/purchases/${purchase.purchase}`);
     if (told.status === 200) {
       purchase = told.body;

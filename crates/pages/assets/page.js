@@ -1,6 +1,6 @@
 // Our own pages: puts what the page was made with together with what happens, and the person's presses with the sale.
 
-import { Api, Clock, Sale, Wish, follow, store } from "./core.js";
+import { Api, Clock, Sale, Wish, follow, sleep, store } from "./core.js";
 import { Countdown, Speech, view } from "./speech.js";
 
 const given = JSON.parse(document.querySelector("#given").textContent);
@@ -17,8 +17,6 @@ const put = (element, text) => {
 const show = (element, shown) => {
   if (element && element.hidden === shown) element.hidden = !shown;
 };
-const announce = (word, seconds) =>
-  put(announcer, speech.say(seconds ? `announce_${word}` : `announce_${word}_over`, { time: speech.unit(seconds, "second") }));
 
 function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) put(time, speech.date(time.dateTime));
@@ -39,7 +37,7 @@ const who = () => store.get("who") ?? "";
 
 /** The shop hands its customer over in the fragment, which no server and no log sees. */
 async function signIn(token) {
-  const told = await new Api("", () => token).ask("POST", "/v1/session");
+  const told = await new Api("", () => token).insist("POST", "/v1/session");
   if (told.status === 200) store.set("who", told.body.customer);
   return told.status === 200;
 }
@@ -48,8 +46,9 @@ async function signIn(token) {
 function comeIn() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return Boolean(who());
-  history.replaceState(null, "", location.pathname + location.search);
-  api.ready = signIn(token);
+  // A moment later, so that the page can be used before anything is asked.
+  api.ready = sleep(0).then(() => signIn(token));
+  api.ready.then(() => history.replaceState(null, "", location.pathname + location.search));
   return true;
 }
 
@@ -125,17 +124,14 @@ function showEnding(panel, purchase) {
 
 /** A clock that ticks on the server's time; `until` gives the end or null. */
 function tick(panel, until, announces) {
-  const countdown = { end: null, of: null };
+  const countdown = new Countdown(clock);
+  const face = find("[data-show=clock]", panel);
   return () => {
     const end = until();
-    const face = find("[data-show=clock]", panel);
     show(face, end !== null);
-    if (end === null) return;
-    if (countdown.end !== end) Object.assign(countdown, { end, of: new Countdown() });
-    const rest = end - clock.now();
-    put(face, speech.span(rest));
-    const mark = countdown.of.passed(rest);
-    if (mark !== null && announces()) announce(announces(), mark);
+    if (end !== null) put(face, speech.span(end - clock.now()));
+    const passed = countdown.step(end, announces());
+    if (passed) put(announcer, speech.announce(passed));
   };
 }
 
@@ -178,7 +174,7 @@ async function salePage() {
   addEventListener("pageshow", (event) => event.persisted && enter());
   document.addEventListener("visibilitychange", () => document.hidden || sale.look());
   // What another tab has won or ended is ours too.
-  addEventListener("storage", (event) => event.key?.startsWith("doorbuster:") && event.newValue === null && sale.mine());
+  addEventListener("storage", (event) => event.key?.startsWith("doorbuster:") && !event.newValue?.includes("key") && sale.mine());
   await sale.watch();
 }
 

@@ -35,22 +35,43 @@ export class Speech {
     return days ? `${this.unit(days, "day")}, ${face}` : face;
   }
 
+  announce({ word, seconds }) {
+    return this.say(seconds ? `announce_${word}` : `announce_${word}_over`, { time: this.unit(seconds, "second") });
+  }
+
   /** `60 seconds`, with the plural that the language wants. */
   unit(value, unit) {
     return new Intl.NumberFormat(this.language, { style: "unit", unit, unitDisplay: "long" }).format(value);
   }
 }
 
-/** Tells the moment when an announced number of seconds is reached; silent about those that were over when it began. */
+/** Counts down to an end, and says what is to be announced; silent about what was over when it began. */
 export class Countdown {
-  #last = null;
+  #end = null;
+  #word = null;
+  #seconds = null;
 
-  /** The announced number that was passed since the last call, or null. */
-  passed(ms) {
+  constructor(clock) {
+    this.clock = clock;
+  }
+
+  /** It counts down to `end` (or to nothing) now, for `word`: the word and the seconds to announce, or null. */
+  step(end, word) {
+    const now = this.clock.now();
+    // What was counted down to may end by changing what is shown.
+    const last = this.#end !== null && end !== this.#end && now >= this.#end ? this.#passed(0) : null;
+    if (end !== this.#end) [this.#end, this.#seconds] = [end, null];
+    this.#word = word;
+    const passed = end === null ? null : this.#passed(end - now);
+    return last ?? passed;
+  }
+
+  #passed(ms) {
     const seconds = Math.ceil(ms / SECOND);
-    const before = this.#last;
-    this.#last = seconds;
-    return before === null ? null : (ANNOUNCED.find((mark) => seconds <= mark && mark < before) ?? null);
+    const before = this.#seconds;
+    this.#seconds = seconds;
+    const mark = before === null ? undefined : ANNOUNCED.findLast((mark) => seconds <= mark && mark < before);
+    return mark === undefined || !this.#word ? null : { word: this.#word, seconds: mark };
   }
 }
 

@@ -1,7 +1,12 @@
 //! The pages in a real browser. One Chromium serves all of these tests; each has a context of its own.
 
+mod access;
+mod buying;
+mod first_view;
 mod harness;
+mod network;
 mod sandbox;
+mod shop;
 mod site;
 
 use std::sync::OnceLock;

@@ -5,6 +5,7 @@ mod crowd;
 mod events;
 mod faults;
 mod named;
+mod pages;
 mod paths;
 mod payments;
 mod streams;

@@ -20,6 +20,7 @@ mod pictures;
 mod provider;
 mod refusals;
 mod routes;
+mod site;
 mod starting;
 mod storage;
 mod streams;
