@@ -298,6 +298,7 @@ impl Settings {
                 "identity.dangerous_guest_tokens: only with a loopback public.address, since anybody could be anybody"
             );
         }
+        crate::pages::site(self)?;
         self.check_cluster()?;
         self.fault_point()?;
         Ok(())

@@ -43,8 +43,10 @@ export class Clock {
     this.#wall = Date.now() - performance.now();
   }
 
+  /** Until something was measured the wall clock has to do. */
   now() {
-    return performance.now() + (this.#low + this.#high) / 2;
+    const offset = (this.#low + this.#high) / 2;
+    return Number.isFinite(offset) ? performance.now() + offset : Date.now();
   }
 
   /** By how much it may be wrong, in ms. */
@@ -93,9 +95,9 @@ export class Api {
         credentials: this.base ? "omit" : "same-origin",
         signal: AbortSignal.timeout(wait * SECOND),
       });
-      const text = await response.text();
+      const said = parsed(await response.text());
       const after = Number(response.headers.get("Retry-After")) * SECOND || 0;
-      return { status: response.status, body: text ? JSON.parse(text) : {}, after, sent, received: performance.now() };
+      return { status: response.status, body: said, after, sent, received: performance.now() };
     } catch {
       return { status: 0, body: {}, after: 0, sent, received: performance.now() };
     }
@@ -110,6 +112,15 @@ export class Api {
     }
   }
 }
+
+/** Whatever stands between may answer in words of its own. */
+const parsed = (text) => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
+};
 
 const mayHaveBeenLost = ({ status }) => status === 0 || status >= 500;
 
@@ -141,6 +152,7 @@ const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byt
 export class Sale {
   purchases = [];
   isSignedIn = false;
+  isReachable = true;
   #pass = null;
   #asking = null;
   #listeners = new Set();
@@ -171,6 +183,7 @@ export class Sale {
 
   async look() {
     const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`);
+    this.reached(told.status > 0);
     if (told.status === 200) {
       this.answer = told.body;
       // An edge may have kept the answer for a second.
@@ -180,8 +193,14 @@ export class Sale {
     return told.status;
   }
 
+  reached(isReachable) {
+    this.isReachable = isReachable;
+    this.changed();
+  }
+
   /** Polls for as long as the page lives, slower while nobody looks. */
   async watch() {
+    addEventListener("offline", () => this.reached(false));
     for (;;) {
       const hidden = globalThis.document?.hidden ? 5 : 1;
       await pause(this.answer.next_poll_ms * hidden * (0.8 + 0.4 * Math.random()));
@@ -298,6 +317,7 @@ export class Wish {
     if (purchase && purchase.status === "released") return "ended";
     if (sale.answer.paused) return "paused";
     if (sale.phase === "planned") return "not_yet";
+    if (!sale.isReachable) return "offline";
     if (sale.isSignedIn && this.room < 1) return "limit";
     const { available } = sale.item(this.item);
     if (available !== "yes") return available === "may_return" ? "may_return" : "gone";
@@ -389,14 +409,15 @@ export class Wish {
       this.#tell("your_turn", code);
       // The opening may be late, and then so is everybody's slot.
       await this.sale.look();
-      await pause(Date.parse(retry_at) - this.sale.clock.now() + JITTER_MS * Math.random());
+      const rest = retry_at ? Date.parse(retry_at) - this.sale.clock.now() : SECOND;
+      await pause(Math.max(rest, SECOND / 4) + JITTER_MS * Math.random());
       return true;
     }
     if (NEEDS_PASS.includes(code) && failures < 5) {
       this.#tell("deciding", code);
     } else if (status === 0) {
       this.#tell("offline");
-    } else if (ASK_AGAIN.includes(code) || status >= 500) {
+    } else if (ASK_AGAIN.includes(code) || status === 429 || status >= 500) {
       this.#tell(code === "paused" ? "paused" : "overloaded", code);
     } else {
       this.#final(code);

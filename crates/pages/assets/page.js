@@ -31,6 +31,7 @@ function readClockOfPage() {
   const fromNetwork = navigation && navigation.transferSize > 0 && navigation.type !== "back_forward";
   // Out of a cache it may be of any age, and then only a question helps.
   if (given.made_at && fromNetwork) clock.note(given.made_at, navigation.requestStart, navigation.responseStart, given.age_max_ms);
+  return fromNetwork;
 }
 
 const who = () => store.get("who") ?? "";
@@ -162,19 +163,25 @@ async function salePage() {
     return sale.isSignedIn;
   }
 
+  addEventListener("pageshow", (event) => event.persisted && enter());
+  document.addEventListener("visibilitychange", () => document.hidden || sale.look());
+  // What another tab has won or ended is ours too.
+  addEventListener("storage", ({ key, newValue }) => {
+    if (!key?.startsWith("doorbuster:")) return;
+    // Should the tab that has pressed be killed, this one goes on in its place.
+    if (newValue?.includes('"key"')) panels.forEach((panel) => panel.resume());
+    else sale.mine();
+  });
   bindSigning(enter);
   render();
   keepUp(render);
   if (isIn) await enter();
   else showSigned(false);
+  if (!isFresh) await sale.look();
   await clock.measure(api, 3);
   // Close to the opening the clock is looked at once more, each page at its own moment.
   const toOpening = Date.parse(sale.answer.opens_at) - clock.now();
   if (toOpening > 20_000) setTimeout(() => clock.measure(api, 2), toOpening - 10_000 - 8_000 * Math.random());
-  addEventListener("pageshow", (event) => event.persisted && enter());
-  document.addEventListener("visibilitychange", () => document.hidden || sale.look());
-  // What another tab has won or ended is ours too.
-  addEventListener("storage", (event) => event.key?.startsWith("doorbuster:") && !event.newValue?.includes("key") && sale.mine());
   await sale.watch();
 }
 
@@ -313,7 +320,7 @@ async function minePage() {
   }
 }
 
-readClockOfPage();
+const isFresh = readClockOfPage();
 localise(document);
 const isIn = comeIn();
 await { sale: salePage, order: orderPage, mine: minePage }[document.body.dataset.page]?.();

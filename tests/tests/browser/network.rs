@@ -58,9 +58,12 @@ fn whoever_presses_without_a_network_buys_when_it_is_back() {
     until_open(&page);
     page.until("the pass", "performance.getEntriesByType('resource').some(({name}) => name.endsWith('/mine'))");
     page.offline(true);
-    page.click(PRESS);
     until_state(&page, "offline");
-    assert!(page.text("[data-show=state]").starts_with("No connection."));
+    page.click(PRESS);
+    page.until(
+        "the truth about the press",
+        "document.querySelector('[data-do=press]').disabled && document.querySelector('[data-show=state]').innerText.startsWith('No connection.')",
+    );
     assert_eq!(shop.taken(), [0, 0]);
     page.offline(false);
     until_state(&page, "yours");
@@ -72,14 +75,19 @@ fn a_tab_that_is_killed_before_it_hears_goes_on_with_the_same_key() {
     let shop = Shop::open(&open_sale("drop", 5));
     let (context, page) = shop.visit("anna");
     until_open(&page);
+    let beside = context.page();
+    beside.open(&shop.url("/sales/drop"));
+    until_open(&beside);
     page.fail_next("/purchases", 50, Stage::Response);
     page.click(PRESS);
     until_state(&page, "offline");
     assert_eq!(shop.taken(), [1, 0], "the server has decided, the customer has not heard");
+    until_state(&beside, "deciding");
     page.close();
-    let second = context.page();
-    second.open(&shop.url("/sales/drop"));
-    until_state(&second, "yours");
+    until_state(&beside, "yours");
+    let later = context.page();
+    later.open(&shop.url("/sales/drop"));
+    until_state(&later, "yours");
     assert_eq!(shop.taken(), [1, 0]);
 }
 

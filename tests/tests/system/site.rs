@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use system_tests::{Reply, Request, Server, open_sale};
+use system_tests::{Reply, Request, Server, open_sale, until};
 
 fn shop() -> Server {
     let server = Server::start();
@@ -91,8 +91,9 @@ fn a_page_without_its_script_says_how_things_stand_and_what_it_cannot_do() {
     for name in ["anna", "ben", "carl"] {
         server.customer(name, "drop").buy("boot", "key").is(201, "held");
     }
-    let told = |word: &str| move || text(&server.ask(&Request::get("/sales/drop"))).contains(word);
-    system_tests::until("the page to say so", told("Nothing is free at the moment"));
+    until("the page to say so", || {
+        text(&server.ask(&Request::get("/sales/drop"))).contains("Nothing is free at the moment")
+    });
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn the_configuration_of_pages_is_checked_before_anything_is_served() {
         ("pages.checkout_url=http://shop.example/pay", "pages.checkout_url: write an address"),
     ];
     for (setting, message) in table {
-        let ended = server.refused(&[setting]);
+        let ended = server.refused(&["pages.shop_name=Shop", setting]);
         assert!(ended.error.contains(message), "{setting}: {}", ended.error);
     }
 }
