@@ -75,13 +75,12 @@ fn a_tab_that_is_killed_before_it_hears_goes_on_with_the_same_key() {
     let shop = Shop::open(&open_sale("drop", 5));
     let (context, page) = shop.visit("anna");
     until_open(&page);
-    let beside = context.page();
-    beside.open(&shop.url("/sales/drop"));
-    until_open(&beside);
     page.fail_next("/purchases", 50, Stage::Response);
     page.click(PRESS);
     until_state(&page, "offline");
     assert_eq!(shop.taken(), [1, 0], "the server has decided, the customer has not heard");
+    let beside = context.page();
+    beside.open(&shop.url("/sales/drop"));
     until_state(&beside, "deciding");
     page.close();
     until_state(&beside, "yours");
