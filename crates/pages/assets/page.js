@@ -230,7 +230,7 @@ async function orderPage() {
     order = { ...order, ...now };
     render();
   };
-  const readOrder = () => api.ask("GET", `/v1/orders/${panel.dataset.order}`);
+  const readOrder = () => api.ask("GET", `/v1/orders/${location.pathname.split("/").at(-1)}`);
   bindEnding(panel, () => order, take);
   bindSigning(load);
   await load();

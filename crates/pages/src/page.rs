@@ -205,10 +205,9 @@ impl Site {
         rendered(SalePage { given: self.given(language, Some(sale)), frame, sale: card, button })
     }
 
-    /// One order; what it is, its owner's script asks for.
-    pub fn order_page(&self, language: &Language, asked: Option<&str>, order: &str) -> String {
-        let frame = self.frame(language, asked, &format!("/orders/{order}"));
-        rendered(OrderPage { given: self.given(language, None), frame, order })
+    /// Any order; which one it is and what there is to it, its customer's script finds out.
+    pub fn order_page(&self, language: &Language, asked: Option<&str>) -> String {
+        rendered(OrderPage { given: self.given(language, None), frame: self.frame(language, asked, "/mine") })
     }
 
     /// A customer's own orders.
@@ -317,7 +316,6 @@ struct SalePage<'a> {
 struct OrderPage<'a> {
     frame: Frame<'a>,
     given: String,
-    order: &'a str,
 }
 
 #[derive(Template)]

@@ -98,21 +98,24 @@ impl<'a> Asked<'a> {
         }
     }
 
+    fn made(&self, of: &str, make: impl FnOnce() -> String) -> Encoded {
+        let name = format!("{of} {} {}", self.language.tag, self.asked.is_some());
+        self.app.pages.get(name, self.app.engine.now(), make)
+    }
+
     /// A page that is the same for everybody for a moment.
     fn shared(&self, of: &str, framed_by: &[String], make: impl FnOnce() -> String) -> Response {
-        let name = format!("{of} {} {}", self.language.tag, self.asked.is_some());
-        let page = self.app.pages.get(name, self.app.engine.now(), make);
-        self.html(StatusCode::OK, &page, PUBLIC_SECONDS, framed_by)
+        self.html(StatusCode::OK, &self.made(of, make), PUBLIC_SECONDS, framed_by)
     }
 
     /// A page on which a script shows what is somebody's own.
-    fn own(&self, page: &str) -> Response {
-        self.html(StatusCode::OK, &Encoded::page(page), OWN, &[])
+    fn own(&self, of: &str, make: impl FnOnce() -> String) -> Response {
+        self.html(StatusCode::OK, &self.made(of, make), OWN, &[])
     }
 
     fn missing(&self) -> Response {
-        let page = self.app.site.missing_page(self.language, self.asked);
-        self.html(StatusCode::NOT_FOUND, &Encoded::page(&page), OWN, &[])
+        let page = self.made("/missing", || self.app.site.missing_page(self.language, self.asked));
+        self.html(StatusCode::NOT_FOUND, &page, OWN, &[])
     }
 
     fn html(&self, status: StatusCode, page: &Encoded, kept: HeaderValue, framed_by: &[String]) -> Response {
@@ -176,12 +179,12 @@ async fn order(
     if app.engine.ids.parse_order(&id).is_none() {
         return asked.missing();
     }
-    asked.own(&app.site.order_page(asked.language, asked.asked, &id))
+    asked.own("/orders", || app.site.order_page(asked.language, asked.asked))
 }
 
 async fn mine(State(app): State<Arc<App>>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Response {
     let asked = Asked::of(&app, &query, &headers);
-    asked.own(&app.site.mine_page(asked.language, asked.asked))
+    asked.own("/mine", || app.site.mine_page(asked.language, asked.asked))
 }
 
 async fn asset(State(app): State<Arc<App>>, Path(file): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -221,8 +224,11 @@ async fn button_words(State(app): State<Arc<App>>, Query(query): Query<WordsQuer
     let accepted = identify::once(&headers, header::ACCEPT_LANGUAGE);
     let language = app.site.language(query.lang.as_deref(), accepted);
     let sale = query.sale.and_then(|name| app.engine.sale(&name));
-    let text = app.site.button_words(language, sale.and_then(|sale| button_text(&sale, language)).as_deref());
-    let mut response = encoded(&Encoded::page(&text), identify::once(&headers, header::ACCEPT_ENCODING));
+    let name = format!("/button/words {} {}", language.tag, sale.as_ref().map_or("", |sale| sale.name()));
+    let words = app.pages.get(name, app.engine.now(), || {
+        app.site.button_words(language, sale.and_then(|sale| button_text(&sale, language)).as_deref())
+    });
+    let mut response = encoded(&words, identify::once(&headers, header::ACCEPT_ENCODING));
     let to = response.headers_mut();
     to.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     to.insert(header::CACHE_CONTROL, FIVE_MINUTES);

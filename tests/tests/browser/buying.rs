@@ -82,10 +82,13 @@ fn what_is_given_back_can_be_bought_again() {
     }
 }
 
+/// A name, and what it does to a page whose button can be pressed.
+type Way = (&'static str, fn(&Page));
+
 #[test]
 fn one_press_is_one_purchase_however_it_is_pressed() {
     let shop = Shop::open(&open_sale("drop", 50));
-    let ways: [(&str, fn(&Page)); 5] = [
+    let ways: [Way; 5] = [
         ("click", |page| page.click(PRESS)),
         ("double click", |page| page.double_click(PRESS)),
         ("finger twice", |page| {

@@ -61,7 +61,7 @@ fn the_first_view_is_light_and_the_button_works_after_three_requests() {
             let (bytes, requests, files) = first_view(&page);
             assert!(bytes <= BYTES_MAX, "{bytes} bytes in {language}: {files:?}");
             assert!(requests <= REQUESTS_MAX, "{requests} requests in {language}: {files:?}");
-            println!("first view in {language}: {bytes} bytes, {requests} requests");
+            eprintln!("first view in {language}: {bytes} bytes, {requests} requests");
         }
     }
 }
