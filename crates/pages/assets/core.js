@@ -326,10 +326,14 @@ export class Wish {
 
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
+    this.#tell("deciding");
+    // The wish is kept under the name of whoever is coming in.
+    await this.sale.api.ready;
     const { done } = this.#last ?? {};
     if (done && !this.sale.purchases.some(({ purchase }) => purchase === done)) {
       // Another tab has bought, and whoever pressed here has not seen it yet.
       this.#keep(null);
+      this.#tell(null);
       return this.sale.mine();
     }
     if (!this.wish) this.#keep({ key: newKey(), quantity });

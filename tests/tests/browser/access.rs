@@ -44,6 +44,7 @@ fn each_page(shop: &Shop, customer: &str, page: &Page, look: impl Fn(&Page, &str
     look(page, "whether it is given back");
     page.click("[data-do=keep]");
     page.click("[data-show=order]");
+    page.until("the order's page", "location.pathname.startsWith('/orders/')");
     until_state(page, "yours");
     look(page, "the order");
     for path in ["/", "/mine", "/sales/none"] {

@@ -101,6 +101,10 @@ fn one_press_is_one_purchase_however_it_is_pressed() {
             page.press("Space");
         }),
         ("reload", |page| {
+            page.until(
+                "the session",
+                "performance.getEntriesByType('resource').some(({name}) => name.endsWith('/mine'))",
+            );
             page.click(PRESS);
             page.reload();
         }),

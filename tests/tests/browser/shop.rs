@@ -64,10 +64,11 @@ pub(crate) const PAY: &str = "[data-do=pay]";
 /// Waits until the first item, or the order, is in that state.
 #[track_caller]
 pub(crate) fn until_state(page: &Page, state: &str) {
-    page.until(
-        &format!("the state {state}"),
-        &format!("document.querySelector('[data-state]').dataset.state === '{state}'"),
+    // Together with what is said, so that a failure tells what there was instead.
+    let is_so = format!(
+        "(({{ dataset, innerText }}) => dataset.state === '{state}' || [dataset.state, innerText])(document.querySelector('[data-state]'))"
     );
+    page.until(&format!("the state {state}"), &is_so);
 }
 
 /// Waits until the button can be pressed.
