@@ -129,10 +129,12 @@ function tick(panel, until, announces) {
   return () => {
     const end = until();
     const face = find("[data-show=clock]", panel);
-    show(face, end !== null);
-    if (end === null) return;
-    if (countdown.end !== end) Object.assign(countdown, { end, of: new Countdown() });
     const rest = end - clock.now();
+    // A page out of a cache says no time: until the server was asked there is none to show.
+    const isKnown = end !== null && !Number.isNaN(rest);
+    show(face, isKnown);
+    if (!isKnown) return;
+    if (countdown.end !== end) Object.assign(countdown, { end, of: new Countdown() });
     put(face, speech.span(rest));
     const mark = countdown.of.passed(rest);
     if (mark !== null && announces()) announce(announces(), mark);
@@ -201,7 +203,9 @@ function itemPanel(panel, sale, comeInFirst) {
     put(find("[data-show=state]", panel), shown.text);
     show(button, shown.button);
     button.disabled = !shown.enabled;
-    show(quantity?.parentElement, shown.enabled);
+    // With the button, so that neither moves at the opening; one may choose before it.
+    show(quantity?.parentElement, shown.button);
+    if (quantity) quantity.disabled = !shown.enabled && shown.state !== "not_yet";
     showEnding(panel, wish.purchase);
     // Whoever pressed by keyboard goes on where the next thing to do is.
     if (before !== shown.state && shown.state === "yours" && [document.body, button].includes(document.activeElement)) {
