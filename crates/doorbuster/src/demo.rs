@@ -4,6 +4,7 @@ mod cluster;
 mod run;
 mod screen;
 mod stage;
+mod tour;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

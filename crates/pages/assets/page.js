@@ -204,7 +204,9 @@ function itemPanel(panel, sale, comeInFirst) {
     put(find("[data-show=state]", panel), shown.text);
     show(button, shown.button);
     button.disabled = !shown.enabled;
-    show(quantity?.parentElement, shown.enabled);
+    // With the button, so that neither moves at the opening; one may choose before it.
+    show(quantity?.parentElement, shown.button);
+    if (quantity) quantity.disabled = !shown.enabled && shown.state !== "not_yet";
     showEnding(panel, wish.purchase);
     // Whoever pressed by keyboard goes on where the next thing to do is.
     if (before !== shown.state && shown.state === "yours" && [document.body, button].includes(document.activeElement)) {

@@ -339,8 +339,12 @@ struct SaleCard<'a> {
     test: bool,
     /// The word for the next thing that happens.
     when: &'static str,
-    at: String,
-    at_plain: String,
+    /// When that is, for programs and for people; `None` for a sale that was closed before its time.
+    at: Option<(String, String)>,
+    /// The word for what the list says aloud.
+    tag: Option<&'static str>,
+    /// The first picture that there is.
+    thumbnail: Option<PictureCard<'a>>,
     made_at: String,
     made_at_plain: String,
     items: Vec<ItemCard<'a>>,
@@ -358,12 +362,25 @@ impl<'a> From<&'a SaleView> for SaleCard<'a> {
             title: &sale.title,
             test: sale.test,
             when,
-            at: at.rfc3339(),
-            at_plain: plain_time(at),
+            at: (!sale.has_closed || sale.closes_at <= sale.made_at).then(|| (at.rfc3339(), plain_time(at))),
+            tag: tag(sale),
+            thumbnail: sale.items.iter().find_map(|item| item.picture.as_ref()).map(PictureCard::from),
             made_at: sale.made_at.rfc3339(),
             made_at_plain: plain_time(sale.made_at),
             items: Vec::new(),
         }
+    }
+}
+
+/// What one wants to know of a sale before one goes there.
+fn tag(sale: &SaleView) -> Option<&'static str> {
+    let is_gone = sale.items.iter().all(|item| item.available == Availability::No);
+    match (sale.has_opened, sale.has_closed, sale.is_paused) {
+        (_, true, _) => None,
+        (true, false, _) if is_gone => Some("sold_out"),
+        (_, false, true) => Some("paused"),
+        (true, false, false) => Some("open_now"),
+        (false, false, false) => None,
     }
 }
 

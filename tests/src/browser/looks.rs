@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::page::Page;
 use super::text;
 
+/// Letters stay sharp; a quarter of a PNG's size where there are photographs.
+const WEBP_QUALITY: u32 = 80;
+
 impl Page {
     /// The window in CSS pixels, and device pixels per CSS pixel; `is_mobile` is a telephone: its viewport, and a finger.
     pub fn size(&self, width: u32, height: u32, scale: f64, is_mobile: bool) {
@@ -33,9 +36,18 @@ impl Page {
         self.command("Emulation.setLocaleOverride", &json!({ "locale": language }));
     }
 
-    /// A PNG of the window, or of the whole page.
+    /// Whether the page's scripts run: somebody's browser, or somebody's extension, lets none.
+    pub fn scripts(&self, run: bool) {
+        self.command("Emulation.setScriptExecutionDisabled", &json!({ "value": !run }));
+    }
+
+    /// A picture of the window, or of the whole page: a PNG, or what the file's ending says.
     pub fn screenshot(&self, path: &Path, is_full_page: bool) {
-        let picture = json!({ "format": "png", "captureBeyondViewport": is_full_page });
+        let is_webp = path.extension().is_some_and(|ending| ending == "webp");
+        let mut picture = json!({ "format": "png", "captureBeyondViewport": is_full_page });
+        if is_webp {
+            (picture["format"], picture["quality"]) = ("webp".into(), WEBP_QUALITY.into());
+        }
         let picture = text(&self.command("Page.captureScreenshot", &self.clipped(picture, is_full_page)), "data");
         let bytes = BASE64.decode(picture.as_bytes()).expect("a picture is in base 64");
         std::fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

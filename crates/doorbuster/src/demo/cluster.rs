@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 
 use super::stage::{Bookkeeper, Stage};
 use crate::ConfigArgs;
-use crate::config::Settings;
+use crate::config::{PaymentProvider, Settings};
 use crate::data_client::{Endpoints, Operator};
 
 /// Finds everything in `nodes`, which `cargo xtask cluster up` filled.
@@ -49,5 +49,6 @@ pub(super) fn find(nodes: &Path) -> anyhow::Result<Stage> {
         public,
         admin,
         identity: settings.identity,
+        has_sandbox: settings.payment.provider == PaymentProvider::Sandbox,
     })
 }

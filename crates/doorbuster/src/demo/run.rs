@@ -10,8 +10,9 @@ use ledger::Books;
 use serde_json::{Value, json};
 
 use super::DemoArgs;
-use super::screen::{Screen, describe, invite};
+use super::screen::{Screen, describe, invite, open_in_browser};
 use super::stage::{Stage, run_crowd, set_up};
+use super::tour;
 use crate::data_client::Operator;
 use crate::report::{progress, say};
 
@@ -29,7 +30,14 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         args.stock, args.shoppers
     ));
     let mut options = stage.crowd_options(args);
-    stage.create_sale(args, &mut options)?;
+    let number = stage.number()?;
+    // Whoever ends it at once has nobody to show around.
+    let picture_takes = if args.exit { None } else { Some(tour::make(&stage, number)?) };
+    stage.create_sale(args, &mut options, number, picture_takes.unwrap_or_default())?;
+    if picture_takes.is_some() {
+        tour::show_boot(&stage)?;
+        progress(&open_in_browser(&stage, false));
+    }
     progress(&format!("Data in {}, sale {:?}, seed {}.", stage.data.display(), stage.sale, args.seed));
     let mut screen = Screen::new();
     let crowd = run_crowd(&options, |seen| screen.show(seen))?;
@@ -44,8 +52,14 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         say(&describe(&crowd, &outcome, &audit, args.stock));
     }
     let code = if audit.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let opening = open_in_browser(&stage, true);
     let public = stage.public();
-    let Some(mut server) = stage.server.take() else { return Ok(code) };
+    let Some(mut server) = stage.server.take() else {
+        if !args.exit {
+            progress(&opening);
+        }
+        return Ok(code);
+    };
     if args.exit {
         server.end()?;
         if args.data.is_none() && audit.ok {
@@ -53,7 +67,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(code);
     }
-    progress(&invite(public, &stage.data, &stage.sale));
+    progress(&format!("{opening}\n{}", invite(public, &stage.data, &stage.sale)));
     // Ctrl-C reaches the server too; it ends in order, and then so do we.
     ignore_interrupt(|| server.wait())?;
     Ok(code)

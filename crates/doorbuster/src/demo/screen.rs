@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crowd::{CrowdReport, Progress};
 use serde_json::Value;
 
+use super::stage::Stage;
 use crate::report::progress;
 
 /// Progress on stderr: one line that is written over on a terminal, a line every two seconds elsewhere.
@@ -114,11 +115,23 @@ pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::Audi
     text
 }
 
+/// Where the pages are, and what this deployment lets one do there.
+pub(super) fn open_in_browser(stage: &Stage, is_over: bool) -> String {
+    let address = stage.public();
+    let crowds = if is_over { "see how the crowd's sale ended" } else { "watch the crowd's sale sell out" };
+    let rest = match (stage.identity.dangerous_guest_tokens, stage.has_sandbox) {
+        (true, true) => format!("buy something, pay in the sandbox, {crowds}."),
+        (true, false) => format!("buy something (paying is the shop's own business here), {crowds}."),
+        (false, _) => format!("{crowds}. To buy there takes a token of its shop."),
+    };
+    format!("Open http://{address}/ in a browser: {rest}")
+}
+
 /// What to try while the server stays up.
 pub(super) fn invite(public: std::net::SocketAddr, data: &std::path::Path, sale: &str) -> String {
     let data = data.display();
     format!(
-        "The server stays up at http://{public} until Ctrl-C. Try:\n    \
+        "The server stays up until Ctrl-C. Try too:\n    \
          curl http://{public}/v1/sales/{sale}\n    \
          curl -X POST -H 'Authorization: Bearer guest_me' http://{public}/v1/sales/{sale}/passes\n    \
          doorbuster audit --data {data} --notes {data}/notes.jsonl\n    \

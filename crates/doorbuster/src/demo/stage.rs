@@ -13,6 +13,7 @@ use crowd::{CrowdReport, Progress};
 use domain::{ChainTime, CouponDefinition, Currency, ItemDefinition, SaleDefinition};
 use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::DemoArgs;
 use super::cluster;
@@ -78,6 +79,8 @@ pub(super) struct Stage {
     pub(super) public: Vec<SocketAddr>,
     pub(super) admin: Vec<SocketAddr>,
     pub(super) identity: IdentitySettings,
+    /// Whether a page takes money: the sandbox's, none is moved.
+    pub(super) has_sandbox: bool,
 }
 
 pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
@@ -111,6 +114,7 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
             leeway_seconds: 0,
             dangerous_guest_tokens: true,
         },
+        has_sandbox: true,
     })
 }
 
@@ -126,6 +130,7 @@ fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
         .args(["--set", "identity.dangerous_guest_tokens=true"])
         .args(["--set", "payment.provider=sandbox"])
         .args(["--set", "payment.dangerous_sandbox_provider=true"])
+        .args(["--set", "pages.shop_name=Nordlicht"])
         .env("DOORBUSTER_IDENTITY__ISSUER", ISSUER)
         .env("DOORBUSTER_IDENTITY__AUDIENCE", AUDIENCE)
         .env("DOORBUSTER_IDENTITY__HS256_SECRETS", secret)
@@ -193,14 +198,27 @@ impl Stage {
         }
     }
 
-    pub(super) fn create_sale(&mut self, args: &DemoArgs, options: &mut CrowdOptions) -> anyhow::Result<()> {
-        let taken = self.operator.ask(Method::GET, "/admin/v1/sales", None)?.as_array().map_or(0, Vec::len);
-        self.sale = format!("demo-{}", taken + 1);
+    /// Which demo it is that runs in this deployment, from 1.
+    pub(super) fn number(&self) -> anyhow::Result<usize> {
+        let sales = self.operator.ask(Method::GET, "/admin/v1/sales", None)?;
+        let is_crowds = |sale: &&Value| sale["sale"].as_str().is_some_and(|name| name.starts_with("demo-"));
+        Ok(sales.as_array().into_iter().flatten().filter(is_crowds).count() + 1)
+    }
+
+    /// The crowd's sale; it opens `later` than the crowd needs.
+    pub(super) fn create_sale(
+        &mut self,
+        args: &DemoArgs,
+        options: &mut CrowdOptions,
+        number: usize,
+        later: Duration,
+    ) -> anyhow::Result<()> {
+        self.sale = format!("demo-{number}");
         options.sale.clone_from(&self.sale);
         let now = ChainTime(crowd_clock());
         let uses_max = (args.stock / 50).max(1);
         let coupon = CouponDefinition { code: Some(COUPON.to_owned()), hash: None, percent: 20, uses_max };
-        let opens_at = now.plus(options.passes_take().as_millis() as u64 + 1_000);
+        let opens_at = now.plus((options.passes_take() + later).as_millis() as u64 + 1_000);
         let definition = SaleDefinition {
             sale: self.sale.clone(),
             title: "Winter boots, while they last".to_owned(),
@@ -234,12 +252,12 @@ impl Stage {
             }],
         };
         self.operator.ask(Method::POST, "/admin/v1/sales", Some(&serde_json::to_value(definition)?))?;
-        self.wait_until_known()
+        self.wait_until_known(&self.sale)
     }
 
     /// Gates of a cluster hear of a sale a moment after it was created at one of them.
-    fn wait_until_known(&self) -> anyhow::Result<()> {
-        let (path, until) = (format!("/v1/sales/{}", self.sale), Instant::now() + START_TIME_MAX);
+    pub(super) fn wait_until_known(&self, sale: &str) -> anyhow::Result<()> {
+        let (path, until) = (format!("/v1/sales/{sale}"), Instant::now() + START_TIME_MAX);
         for gate in &self.public {
             while !request_blocking(*gate, Method::GET, &path, &[], None, Duration::from_secs(1))
                 .is_ok_and(|reply| reply.status == 200)
@@ -254,7 +272,7 @@ impl Stage {
     }
 }
 
-fn crowd_clock() -> u64 {
+pub(super) fn crowd_clock() -> u64 {
     use domain::Clock as _;
     domain::clock::SystemClock::new().wall_milliseconds()
 }
