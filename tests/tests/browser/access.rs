@@ -116,7 +116,7 @@ fn who_wants_no_movement_sees_none() {
         until_open(&page);
         page.click(PRESS);
         until_state(&page, "your_turn");
-        let moves = page.eval("getComputedStyle(document.querySelector('[data-show=state]'), '::after').animationName");
+        let moves = page.eval("getComputedStyle(document.querySelector('[data-state]'), '::after').animationName");
         assert_eq!(moves, if reduced { "none" } else { "pass" });
     }
 }
