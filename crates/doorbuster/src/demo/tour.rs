@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use crowd::http::request_blocking;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -11,6 +12,10 @@ use super::stage::{ITEM, Stage, crowd_clock};
 use domain::ChainTime;
 
 const POSTER: &str = "poster";
+/// Somebody else was faster, so that one sees what that looks like.
+const LAST: &str = "last-pair";
+const FASTER: &str = "Bearer guest_somebody-faster";
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 const BOOT_PICTURE: &[u8] = include_bytes!("boot.jpg");
 const POSTER_PICTURE: &[u8] = include_bytes!("poster.jpg");
 const BOOT_SHOWS: &str = "A brown winter boot with red laces and a collar of white fleece, standing in the snow.";
@@ -27,16 +32,37 @@ pub(super) fn make(stage: &Stage, number: usize) -> anyhow::Result<Duration> {
     let boot = json!({ "item": ITEM, "title": "Winter boot", "stock": 5, "price": 8_900, "limit_per_customer": 2 });
     let poster =
         json!({ "item": POSTER, "title": "Winter poster", "stock": 3, "price": 1_900, "limit_per_customer": 2 });
+    let last = json!({ "item": LAST, "title": "The last pair", "stock": 1, "price": 4_900, "limit_per_customer": 1 });
     let open = format!("tour-{number}-open");
-    create(stage, &open, "For you: open for an hour", (now, 0), &[&boot, &poster])?;
+    create(stage, &open, "For you: open for an hour", (now, 0), &[&boot, &poster, &last])?;
+    if stage.identity.dangerous_guest_tokens {
+        sell_the_last(stage, &open)?;
+    }
     let soon = format!("tour-{number}-soon");
     let opening = (now + UNTIL_OPENING_MILLISECONDS, SPREAD_MILLISECONDS);
     create(stage, &soon, "For you: opens in a moment", opening, &[&poster])?;
     let began = Instant::now();
-    show(stage, &open, &[ITEM, POSTER])?;
-    let one = began.elapsed() / 2;
+    show(stage, &open, &[ITEM, POSTER, LAST])?;
+    let one = began.elapsed() / 3;
     show(stage, &soon, &[POSTER])?;
     Ok(one)
+}
+
+/// Buys and pays what there is one of, as any customer and any shop would.
+fn sell_the_last(stage: &Stage, sale: &str) -> anyhow::Result<()> {
+    let ask = |path: &str, headers: &[(&str, &str)], body: Option<&Value>| -> anyhow::Result<Value> {
+        let path = format!("/v1/sales/{sale}{path}");
+        let reply = request_blocking(stage.public[0], Method::POST, &path, headers, body, ANSWER_TIME_MAX)?;
+        anyhow::ensure!((200..300).contains(&reply.status), "{path} was answered with {}", reply.status);
+        Ok(serde_json::from_slice(&reply.body)?)
+    };
+    let pass = ask("/passes", &[("authorization", FASTER)], None)?;
+    let pass = pass["pass"].as_str().unwrap_or_default();
+    let headers = [("authorization", FASTER), ("doorbuster-pass", pass), ("idempotency-key", "the-last-pair")];
+    let bought = ask(&format!("/items/{LAST}/purchases"), &headers, Some(&json!({ "quantity": 1 })))?;
+    let order = bought["order"].as_str().unwrap_or_default();
+    stage.operator.ask(Method::POST, &format!("/admin/v1/orders/{order}/confirm"), None)?;
+    Ok(())
 }
 
 /// Shows the boot beside the crowd's item.
@@ -69,7 +95,7 @@ fn create(
 }
 
 fn show(stage: &Stage, sale: &str, items: &[&str]) -> anyhow::Result<()> {
-    let of = |item: &str| if item == ITEM { (BOOT_PICTURE, BOOT_SHOWS) } else { (POSTER_PICTURE, POSTER_SHOWS) };
+    let of = |item: &str| if item == POSTER { (POSTER_PICTURE, POSTER_SHOWS) } else { (BOOT_PICTURE, BOOT_SHOWS) };
     for item in items {
         let path = format!("/admin/v1/sales/{sale}/items/{item}/picture");
         stage.operator.upload(&path, of(item).0.to_vec())?;
