@@ -57,7 +57,7 @@ export class Clock {
   async measure(api, rounds) {
     if (this.isDoubtful) this.#low = -Infinity, this.#high = Infinity;
     for (let round = 0; round < rounds; round += 1) {
-      const told = await api.ask("GET", "/v1/time");
+      const told = await api.ask("GET", "/v1/time", { isPublic: true });
       if (told.status === 200) this.note(told.body.unix_ms, told.sent, told.received);
       await sleep(100 + 200 * Math.random());
     }
@@ -73,10 +73,13 @@ export class Api {
     Object.assign(this, { base, token });
   }
 
-  /** Always answers: a status of 0 means that nobody knows whether the request arrived. */
-  async ask(method, path, { headers = {}, body, wait = 8 } = {}) {
-    await this.ready;
-    const token = this.token();
+  /**
+   * Always answers: a status of 0 means that nobody knows whether the request arrived. What is public is asked for in nobody's name: an
+   * edge may then answer it, and a shop's page may send it without asking first.
+   */
+  async ask(method, path, { headers = {}, body, wait = 8, isPublic = false, cache } = {}) {
+    if (!isPublic) await this.ready;
+    const token = isPublic ? null : this.token();
     const sent = performance.now();
     try {
       const response = await fetch(this.base + path, {
@@ -87,7 +90,8 @@ export class Api {
           ...(body ? { "Content-Type": "application/json" } : {}),
         },
         body: body && JSON.stringify(body),
-        credentials: this.base ? "omit" : "same-origin",
+        cache,
+        credentials: this.base || isPublic ? "omit" : "same-origin",
         signal: AbortSignal.timeout(wait * SECOND),
       });
       const text = await response.text();
@@ -127,16 +131,21 @@ const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byt
 export class Sale {
   purchases = [];
   isSignedIn = false;
+  /** The code of why nothing can be bought from this page. */
+  refusal = null;
   #pass = null;
   #asking = null;
   #listeners = new Set();
+  #isWatched = false;
 
   constructor(api, clock, answer, who = () => "") {
     Object.assign(this, { api, clock, answer, who });
   }
 
+  /** Gives what ends it. */
   onChange(listener) {
     this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   changed() {
@@ -155,8 +164,9 @@ export class Sale {
     return this.answer.items.find((item) => item.item === name);
   }
 
-  async look() {
-    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`);
+  /** `cache` as `fetch` has it: the browser keeps an answer for a second. */
+  async look(cache) {
+    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`, { isPublic: true, cache });
     if (told.status === 200) {
       this.answer = told.body;
       // An edge may have kept the answer for a second.
@@ -166,14 +176,17 @@ export class Sale {
     return told.status;
   }
 
-  /** Polls for as long as the page lives, slower while nobody looks. */
+  /** Polls for as long as anybody listens, slower while nobody looks. */
   async watch() {
-    for (;;) {
+    if (this.#isWatched) return;
+    this.#isWatched = true;
+    while (this.#listeners.size) {
       const hidden = globalThis.document?.hidden ? 5 : 1;
       await pause(this.answer.next_poll_ms * hidden * (0.8 + 0.4 * Math.random()));
       if (this.clock.isDoubtful) await this.clock.measure(this.api, 2);
       await this.look();
     }
+    this.#isWatched = false;
   }
 
   /** Pass and purchases of whoever is signed in; the server knows them even if this browser has forgotten everything. */
@@ -195,6 +208,7 @@ export class Sale {
 
   /** The pass, taken once for everybody who asks meanwhile: `{pass}` or the refusal. */
   pass(fresh = false) {
+    if (this.refusal) return { status: 403, body: { code: this.refusal } };
     if (this.#pass && !fresh && Date.parse(this.#pass.expires_at) > this.clock.now()) return { pass: this.#pass };
     this.#asking ??= this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`).then((told) => {
       this.#asking = null;
@@ -224,6 +238,8 @@ export class Sale {
 export class Wish {
   /** What is happening to the wish, beyond what the sale says; null while nobody has pressed. */
   trouble = null;
+  /** The code of the last press's final no. */
+  refusal = null;
   #kept = null;
   #running = false;
 
@@ -286,6 +302,7 @@ export class Wish {
 
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
+    this.refusal = null;
     if (!this.wish) this.#keep({ key: newKey(), quantity });
     await this.pursue();
   }
@@ -325,8 +342,7 @@ export class Wish {
       const told = had.pass ? await this.#buy(had.pass, wish) : had;
       if (told.status === 200 || told.status === 201) {
         this.#keep(null);
-        this.#tell(null);
-        return this.sale.take(told.body);
+        return this.take(told.body);
       }
       if (told.status === 401) return this.#tell("signed_out", told.body.code);
       if (!(await this.#mayAskAgain(told, failures))) return;
@@ -373,7 +389,7 @@ export class Wish {
     } else if (ASK_AGAIN.includes(code) || status >= 500) {
       this.#tell(code === "paused" ? "paused" : "overloaded", code);
     } else {
-      this.#final(code);
+      await this.#final(code);
       return false;
     }
     const wait = Math.min(SECOND * 2 ** Math.min(failures, 5), RETRY_MS_MAX) * (0.5 + Math.random());
@@ -382,10 +398,12 @@ export class Wish {
   }
 
   /** A refusal binds nothing: the wish is over, and another press is another wish. */
-  #final(code) {
+  async #final(code) {
+    this.refusal = code;
     if (code === "sold_out" || code === "stock_insufficient") {
+      // Looked at first, so that nothing looks free that is not.
+      await this.sale.look("reload");
       this.#end(null);
-      this.sale.look();
     } else if (code === "closed") {
       this.#end("closed", code);
     } else if (/^limit_|^grants_|^unpaid_/.test(code)) {
