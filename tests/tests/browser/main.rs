@@ -1,5 +1,6 @@
 //! The pages in a real browser. One Chromium serves all of these tests; each has a context of its own.
 
+mod embed;
 mod harness;
 mod sandbox;
 mod site;
