@@ -1,27 +1,41 @@
 // <doorbuster-button sale="winter-drop" item="boot-42"></doorbuster-button>: the buy button on a shop's own page.
 //
-// The page sets `token` (the customer's access token, or a function that gives it). Events, all bubbling:
-//   doorbuster-state  { state }               what the button shows now
-//   doorbuster-held   { order, purchase, .. } the units are the customer's; lead them to pay
-//   doorbuster-sign-in {}                     pressed by somebody without a token
-//   doorbuster-end    { code }                a final no
+// The page sets `token` on one button of a sale: the customer's access token, or a function that gives it. Events, all bubbling:
+//   doorbuster-state   { state }                      what the button shows now
+//   doorbuster-held    { order, purchase, fresh, .. } the units are the customer's: lead them to pay. `fresh`: won on this page
+//   doorbuster-end     { code }                       the press has ended in a no
+//   doorbuster-sign-in {}                             pressed by somebody without a token, or with one that is not believed any more
 
-import { Api, Clock, Sale, Wish, follow } from "./core.js";
+import { Api, Clock, SECOND, Sale, Wish, follow, sleep } from "./core.js";
 import { Countdown, Speech, view } from "./speech.js";
 
 const BASE = new URL(import.meta.url).origin;
 const STYLE = `
 :host{display:inline-block;font:inherit}
-button{font:inherit;font-weight:600;min-height:48px;min-width:12em;padding:.6em 1.4em;border:0;border-radius:8px;cursor:pointer;
+:host([hidden]){display:none}
+button{font:inherit;font-weight:600;min-height:48px;min-width:12em;padding:.6em 1.4em;border:1px solid transparent;
+border-radius:var(--doorbuster-radius,8px);cursor:pointer;
 background:var(--doorbuster-button,#1d4ed8);color:var(--doorbuster-button-text,#fff)}
+button:empty{visibility:hidden}
 button:disabled{opacity:.55;cursor:default}
-button:focus-visible{outline:3px solid currentColor;outline-offset:2px}
+button:focus-visible{outline:2px solid #fff;outline-offset:0;box-shadow:0 0 0 5px var(--doorbuster-focus,#000)}
 p{margin:.4em 0 0}[hidden]{display:none}
 .away{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 `;
-/** What is the same for all buttons of a page: its clock, and each sale with its watch. */
 const clock = new Clock();
-const sales = new Map();
+/** So long before the opening a button asks once more whether it may: some browsers forget within minutes. */
+const WARM_MS = [8 * SECOND, 38 * SECOND];
+const open = new Api(BASE);
+
+/** Answers of everybody; asks until there is one. */
+async function read(path, missing) {
+  for (;;) {
+    const told = await open.ask("GET", path, { isPublic: true });
+    if (told.status === 200) return told;
+    if (told.status === 404) throw new Error(missing);
+    await sleep(SECOND + SECOND * Math.random());
+  }
+}
 
 /** Tells people apart on a shared browser: a wish that one of them left is not pursued for another. */
 function owner(token) {
@@ -33,101 +47,232 @@ function owner(token) {
   }
 }
 
+/** A sale with all of its buttons: one customer, one watch, one stream for each purchase. */
+class Counter {
+  buttons = new Set();
+  token = null;
+  /** Whether it is known who the customer is. */
+  isIn = false;
+  #followed = new Set();
+
+  constructor(name) {
+    this.api = new Api(BASE, () => this.customer);
+    this.ready = this.#begin(name);
+  }
+
+  get customer() {
+    return (typeof this.token === "function" ? this.token() : this.token) || null;
+  }
+
+  async #begin(name) {
+    const path = `/v1/sales/${encodeURIComponent(name)}`;
+    const { body, sent, received } = await read(path, `there is no sale ${JSON.stringify(name)} at ${BASE}`);
+    clock.note(Date.parse(body.server_time), sent, received, 2 * SECOND);
+    const sale = (this.sale = new Sale(this.api, clock, body, () => owner(this.customer)));
+    clock.measure(open, 3);
+    document.addEventListener("visibilitychange", () => document.hidden || !this.buttons.size || sale.look());
+    // What another tab has won or ended is ours too.
+    addEventListener("storage", ({ key, newValue }) => {
+      if (!key?.startsWith("doorbuster:") || !this.customer) return;
+      // Should the tab that has pressed be killed, this one goes on in its place.
+      if (newValue?.includes('"key"')) for (const button of this.buttons) button.enter();
+      else sale.mine();
+    });
+    this.enter();
+  }
+
+  /** Pass, purchases and a warm connection for whoever the token names, all before the opening. */
+  async enter() {
+    const { sale } = this;
+    if (!sale) return;
+    this.isIn = false;
+    if (!this.customer) {
+      Object.assign(sale, { isSignedIn: false, purchases: [] });
+      return sale.changed();
+    }
+    sale.isSignedIn = true;
+    const told = await sale.mine();
+    if (told.status === 0) await this.#explain();
+    else sale.takePassAhead();
+    this.isIn = true;
+    for (const button of this.buttons) button.enter();
+  }
+
+  /** A browser does not tell a page that was not let in from a network that is gone; the engine does. */
+  async #explain() {
+    const { sale } = this.sale.answer;
+    const told = await open.ask("GET", `/button/access?sale=${encodeURIComponent(sale)}`, { isPublic: true });
+    if (told.body.let_in !== false) return;
+    this.sale.refusal = "origin_refused";
+    console.error(
+      `doorbuster-button: the sale ${JSON.stringify(sale)} has not let in ${location.origin}, so nothing can be bought on this page. ` +
+        `Put origins = ["${location.origin}"] into a file and run: doorbuster sale showcase ${sale} FILE`,
+    );
+  }
+
+  follow(purchase) {
+    if (this.#followed.has(purchase.purchase)) return;
+    this.#followed.add(purchase.purchase);
+    follow(this.api, purchase, (now) => this.sale.take(now));
+  }
+}
+
+const counters = new Map();
+
+function counterOf(name) {
+  if (!counters.has(name)) {
+    const counter = new Counter(name);
+    counters.set(name, counter);
+    // Another try may find it.
+    counter.ready.catch(() => counters.delete(name));
+  }
+  return counters.get(name);
+}
+
 class DoorbusterButton extends HTMLElement {
+  static observedAttributes = ["sale", "item"];
   #token = null;
-  #shown = { state: null };
-  #timer = null;
-  countdown = new Countdown(clock);
+  #counter = null;
+  #wish = null;
+  #speech = null;
+  #state = null;
+  #told = null;
+  #countdown = new Countdown(clock);
+  #isPressed = false;
+  #warmAt = Infinity;
+  /** Ends what the element does while it is on the page; null while it is not. */
+  #leave = null;
 
   constructor() {
     super();
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
+    // Not an element of its own: a shop's policy may forbid those.
     const style = new CSSStyleSheet();
     style.replaceSync(STYLE);
     root.adoptedStyleSheets = [style];
-    const part = (name, attributes = {}) => {
+    const part = (name, attributes) => {
       const element = document.createElement(name);
-      for (const [key, value] of Object.entries({ part: name, ...attributes })) element.setAttribute(key, value);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
       root.append(element);
       return element;
     };
-    this.button = part("button", { type: "button", disabled: "" });
-    this.text = part("p", { role: "status", part: "state" });
-    this.face = part("p", { role: "timer", part: "clock", hidden: "" });
-    this.announcer = part("p", { "aria-live": "assertive", class: "away", part: "announcer" });
+    this.button = part("button", { part: "button", type: "button", disabled: "" });
+    this.face = part("p", { part: "clock", role: "timer", hidden: "" });
+    this.text = part("p", { part: "state", role: "status" });
+    this.announcer = part("p", { part: "announcer", class: "away", "aria-live": "assertive" });
     this.button.addEventListener("click", () => this.press());
   }
 
   get token() {
-    return typeof this.#token === "function" ? this.#token() : this.#token;
+    return this.#counter ? this.#counter.customer : this.#token;
   }
 
   set token(token) {
-    this.#token = token;
-    this.#enter();
+    // It is the customer of all buttons of the sale.
+    this.#token = this.#counter ? null : token;
+    if (!this.#counter) return;
+    this.#counter.token = token;
+    this.#counter.enter();
   }
 
-  async connectedCallback() {
-    const name = this.getAttribute("sale");
-    const language = this.getAttribute("lang") ?? this.closest("[lang]")?.lang ?? navigator.language;
-    this.api = new Api(BASE, () => this.token);
-    const [words, answer] = await Promise.all([
-      this.#read(`/button/words?lang=${encodeURIComponent(language)}&sale=${encodeURIComponent(name)}`),
-      this.#read(`/v1/sales/${encodeURIComponent(name)}`),
-    ]);
-    this.speech = new Speech(words.words, words.language);
-    this.lang ||= words.language;
-    this.dir ||= words.direction;
-    this.button.textContent = words.words.button;
-    clock.note(Date.parse(answer.server_time), answer.sent, answer.received, 2000);
-    if (!sales.has(name)) {
-      const sale = new Sale(this.api, clock, answer, () => owner(this.token));
-      sales.set(name, sale);
-      sale.watch();
-      clock.measure(this.api, 3);
+  connectedCallback() {
+    // Set before this script had come.
+    if (Object.hasOwn(this, "token")) {
+      this.#token = this.token;
+      delete this.token;
     }
-    this.sale = sales.get(name);
-    this.wish = new Wish(this.sale, this.getAttribute("item"));
-    this.sale.onChange(() => this.#render());
-    this.#timer ??= setInterval(() => this.#render(), 250);
-    await this.#enter();
-    this.#render();
+    this.#begin();
   }
 
   disconnectedCallback() {
-    clearInterval(this.#timer);
-    this.#timer = null;
+    this.#leave?.();
+    this.#leave = null;
   }
 
-  async #read(path) {
-    for (;;) {
-      const told = await this.api.ask("GET", path);
-      if (told.status === 200) return { ...told.body, sent: told.sent, received: told.received };
-      if (told.status === 404) throw new Error(`doorbuster-button: ${BASE}${path} does not exist`);
-      await new Promise((wake) => setTimeout(wake, 1000 + 1000 * Math.random()));
+  attributeChangedCallback(_, before, now) {
+    if (!this.#leave || before === now) return;
+    this.disconnectedCallback();
+    this.#begin();
+  }
+
+  async #begin() {
+    const ends = [];
+    const leave = (this.#leave = () => ends.forEach((end) => end()));
+    const isOver = () => this.#leave !== leave;
+    // Attributes that are set one after the other belong together.
+    await null;
+    if (isOver()) return;
+    const [name, item] = [this.getAttribute("sale"), this.getAttribute("item")];
+    try {
+      if (!name || !item) throw new Error("the attributes sale and item are missing");
+      const counter = (this.#counter = counterOf(name));
+      if (this.#token) this.token = this.#token;
+      const language = this.getAttribute("lang") ?? this.closest("[lang]")?.lang ?? navigator.language;
+      const [words] = await Promise.all([
+        read(`/button/words?lang=${encodeURIComponent(language)}&sale=${encodeURIComponent(name)}`),
+        counter.ready,
+      ]);
+      if (isOver()) return;
+      if (!counter.sale.item(item)) throw new Error(`the sale ${JSON.stringify(name)} has no item ${JSON.stringify(item)}`);
+      this.#show(counter.sale, item, words.body);
+      counter.buttons.add(this);
+      const timer = setInterval(() => this.#render(), 250);
+      ends.push(counter.sale.onChange(() => this.#render()), () => counter.buttons.delete(this), () => clearInterval(timer));
+      counter.sale.watch();
+      if (counter.isIn) this.enter();
+      this.#render();
+    } catch (error) {
+      if (isOver()) return;
+      this.dataset.state = "wrong";
+      console.error(`doorbuster-button: ${error.message}`, this);
     }
   }
 
-  /** Pass, purchases and a warm connection, all before the opening. */
-  async #enter() {
-    if (!this.wish || !this.token) return;
-    this.sale.isSignedIn = true;
-    await this.sale.mine();
-    // The browser asks before it sends what the press will send; asking now keeps that out of the press.
-    const path = `/v1/sales/${this.sale.answer.sale}/items/${this.wish.item}/purchases`;
-    const headers = { "Doorbuster-Pass": "-", "Idempotency-Key": "-", "Content-Type": "application/json" };
-    this.api.ask("OPTIONS", path, { headers });
-    this.sale.takePassAhead();
-    if (this.wish.wish) this.wish.pursue();
+  #show(sale, item, { words, language, direction }) {
+    if (this.#wish?.sale !== sale || this.#wish.item !== item) this.#wish = new Wish(sale, item);
+    this.#speech = new Speech(words, language);
+    this.#state = null;
+    this.lang ||= language;
+    this.dir ||= direction;
+    this.button.textContent = words.button;
+    // There may be a button for every item.
+    this.button.setAttribute("aria-label", `${words.button}: ${sale.item(item).title}`);
   }
 
+  /** Before the opening, and when somebody has come in. */
+  enter() {
+    if (!this.#wish || !this.#counter.customer || this.#counter.sale.refusal) return;
+    this.#warm();
+    if (this.#wish.wish) this.#pursue((wish) => wish.pursue());
+  }
+
+  /** The browser asks before it sends what a press will send. Asking now, with the same headers, keeps that out of the press. */
+  #warm() {
+    const { sale, api } = this.#counter;
+    const headers = { "Doorbuster-Pass": "-", "Idempotency-Key": "-", "Content-Type": "application/json" };
+    api.ask("OPTIONS", `/v1/sales/${sale.answer.sale}/items/${this.#wish.item}/purchases`, { headers });
+    // Some browsers forget within minutes. The last moment is each page's own, so that a crowd is no wall.
+    const close = WARM_MS[0] + (WARM_MS[1] - WARM_MS[0]) * Math.random();
+    const last = Date.parse(sale.answer.opens_at) - close;
+    this.#warmAt = last > clock.now() + 60 * SECOND ? last : Infinity;
+  }
+
+  /** What a click does. */
   async press() {
+    if (!this.#wish) return;
     // Who is not known is made known by the shop, which then sets the token.
-    if (!this.token) return this.#tell("sign-in", {});
-    await this.wish?.press(Number(this.getAttribute("quantity") ?? 1));
-    const { purchase } = this.wish;
-    if (purchase?.status === "held") this.#tell("held", purchase);
-    else if (this.wish.trouble?.code) this.#tell("end", this.wish.trouble);
+    if (!this.#counter.customer) return this.#tell("sign-in", {});
+    await this.#pursue((wish) => wish.press(Number(this.getAttribute("quantity") ?? 1)));
+  }
+
+  async #pursue(work) {
+    const wish = this.#wish;
+    if (this.#isPressed) return;
+    this.#isPressed = true;
+    await work(wish);
+    this.#isPressed = false;
+    if (wish.refusal) this.#tell("end", { code: wish.refusal });
+    else if (wish.state === "signed_out") this.#tell("sign-in", {});
   }
 
   #tell(name, detail) {
@@ -135,26 +280,32 @@ class DoorbusterButton extends HTMLElement {
   }
 
   #render() {
-    const before = this.#shown.state;
-    const shown = (this.#shown = view(this.wish, this.speech));
     const { button, text, face } = this;
+    const shown = view(this.#wish, this.#speech);
     if (text.textContent !== shown.text) text.textContent = shown.text;
     button.disabled = !shown.enabled;
     button.hidden = !shown.button;
     face.hidden = shown.clock === null;
     this.#tick(shown);
-    if (before !== shown.state) {
-      this.dataset.state = shown.state;
+    if (clock.now() > this.#warmAt) this.#warm();
+    if (this.#state !== shown.state) {
+      this.dataset.state = this.#state = shown.state;
       this.#tell("state", { state: shown.state });
-      if (shown.state === "yours") follow(this.api, this.wish.purchase, (now) => this.wish.take(now));
+    }
+    const { purchase } = this.#wish;
+    if (shown.state === "yours" && this.#told !== purchase.purchase) {
+      this.#told = purchase.purchase;
+      this.#counter.follow(purchase);
+      this.#tell("held", { ...purchase, fresh: this.#isPressed });
     }
   }
 
-  #tick(shown) {
-    if (shown.clock !== null) this.face.textContent = this.speech.span(shown.clock - clock.now());
-    const passed = this.countdown.step(shown.clock, shown.announces);
-    if (passed) this.announcer.textContent = this.speech.announce(passed);
+  #tick({ clock: end, announces }) {
+    const face = end === null ? "" : this.#speech.span(end - clock.now());
+    if (this.face.textContent !== face) this.face.textContent = face;
+    const passed = this.#countdown.step(end, announces);
+    if (passed) this.announcer.textContent = this.#speech.announce(passed);
   }
 }
 
-customElements.define("doorbuster-button", DoorbusterButton);
+customElements.get("doorbuster-button") ?? customElements.define("doorbuster-button", DoorbusterButton);

@@ -63,7 +63,7 @@ export class Clock {
     if (this.isDoubtful) this.#low = -Infinity, this.#high = Infinity;
     for (let round = 0; round < rounds; round += 1) {
       await sleep(50 + 200 * Math.random());
-      const told = await api.ask("GET", "/v1/time");
+      const told = await api.ask("GET", "/v1/time", { isPublic: true });
       if (told.status === 200) this.note(told.body.unix_ms, told.sent, told.received);
     }
   }
@@ -78,10 +78,13 @@ export class Api {
     Object.assign(this, { base, token });
   }
 
-  /** Always answers: a status of 0 means that nobody knows whether the request arrived. */
-  async ask(method, path, { headers = {}, body, wait = 8 } = {}) {
-    await this.ready;
-    const token = this.token();
+  /**
+   * Always answers: a status of 0 means that nobody knows whether the request arrived. What is public is asked for in nobody's name: an
+   * edge may then answer it, and a shop's page may send it without asking first.
+   */
+  async ask(method, path, { headers = {}, body, wait = 8, isPublic = false, cache } = {}) {
+    if (!isPublic) await this.ready;
+    const token = isPublic ? null : this.token();
     const sent = performance.now();
     try {
       const response = await fetch(this.base + path, {
@@ -92,7 +95,8 @@ export class Api {
           ...(body ? { "Content-Type": "application/json" } : {}),
         },
         body: body && JSON.stringify(body),
-        credentials: this.base ? "omit" : "same-origin",
+        cache,
+        credentials: this.base || isPublic ? "omit" : "same-origin",
         signal: AbortSignal.timeout(wait * SECOND),
       });
       const said = parsed(await response.text());
@@ -102,14 +106,14 @@ export class Api {
       return { status: 0, body: {}, after: 0, sent, received: performance.now() };
     }
   }
+}
 
-  /** Asks until there is an answer; for what may be asked twice. */
-  async insist(...request) {
-    for (let round = 0; ; round += 1) {
-      const told = await this.ask(...request);
-      if (!mayHaveBeenLost(told)) return told;
-      await pause(backOff(round));
-    }
+/** Asks until there is an answer; for what may be asked twice. */
+export async function insist(ask) {
+  for (let round = 0; ; round += 1) {
+    const told = await ask();
+    if (told.status > 0 && told.status < 500) return told;
+    await pause(backOff(round));
   }
 }
 
@@ -121,8 +125,6 @@ const parsed = (text) => {
     return {};
   }
 };
-
-const mayHaveBeenLost = ({ status }) => status === 0 || status >= 500;
 
 /** What has to outlive the tab; a browser that keeps nothing still buys, by `mine`. */
 export const store = {
@@ -153,16 +155,21 @@ export class Sale {
   purchases = [];
   isSignedIn = false;
   isReachable = true;
+  /** The code of why nothing can be bought from this page. */
+  refusal = null;
   #pass = null;
   #asking = null;
   #listeners = new Set();
+  #isWatched = false;
 
   constructor(api, clock, answer, who = () => "") {
     Object.assign(this, { api, clock, answer, who });
   }
 
+  /** Gives what ends it. */
   onChange(listener) {
     this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   changed() {
@@ -181,8 +188,9 @@ export class Sale {
     return this.answer.items.find((item) => item.item === name);
   }
 
-  async look() {
-    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`);
+  /** `cache` as `fetch` has it: the browser keeps an answer for a second. */
+  async look(cache) {
+    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}`, { isPublic: true, cache });
     this.reached(told.status > 0);
     if (told.status === 200) {
       this.answer = told.body;
@@ -198,20 +206,23 @@ export class Sale {
     this.changed();
   }
 
-  /** Polls for as long as the page lives, slower while nobody looks. */
+  /** Polls for as long as anybody listens, slower while nobody looks. */
   async watch() {
+    if (this.#isWatched) return;
+    this.#isWatched = true;
     addEventListener("offline", () => this.reached(false));
-    for (;;) {
+    while (this.#listeners.size) {
       const hidden = globalThis.document?.hidden ? 5 : 1;
       await pause(this.answer.next_poll_ms * hidden * (0.8 + 0.4 * Math.random()));
       if (this.clock.isDoubtful) await this.clock.measure(this.api, 2);
       await this.look();
     }
+    this.#isWatched = false;
   }
 
   /** Pass and purchases of whoever is signed in; the server knows them even if this browser has forgotten everything. */
   async mine() {
-    const told = await this.api.insist("GET", `/v1/sales/${this.answer.sale}/mine`);
+    const told = await this.api.ask("GET", `/v1/sales/${this.answer.sale}/mine`);
     if (told.status === 200) {
       this.#pass = told.body.pass ?? null;
       this.purchases = told.body.purchases;
@@ -228,6 +239,7 @@ export class Sale {
 
   /** The pass, taken once for everybody who asks meanwhile: `{pass}` or the refusal. */
   pass(fresh = false) {
+    if (this.refusal) return { status: 403, body: { code: this.refusal } };
     if (this.#pass && !fresh && Date.parse(this.#pass.expires_at) > this.clock.now()) return { pass: this.#pass };
     this.#asking ??= this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`).then((told) => {
       this.#asking = null;
@@ -257,6 +269,8 @@ export class Sale {
 export class Wish {
   /** What is happening to the wish, beyond what the sale says; null while nobody has pressed. */
   trouble = null;
+  /** The code of the last press's final no. */
+  refusal = null;
   #kept = null;
   #running = false;
 
@@ -305,7 +319,7 @@ export class Wish {
     );
   }
 
-  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit trouble */
+  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer trouble */
   get state() {
     const { sale } = this;
     if (this.trouble) return this.trouble.state;
@@ -326,6 +340,7 @@ export class Wish {
 
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
+    this.refusal = null;
     this.#tell("deciding");
     // The wish is kept under the name of whoever is coming in.
     await this.sale.api.ready;
@@ -334,7 +349,7 @@ export class Wish {
       // Another tab has bought, and whoever pressed here has not seen it yet.
       this.#keep(null);
       this.#tell(null);
-      return this.sale.mine();
+      return insist(() => this.sale.mine());
     }
     if (!this.wish) this.#keep({ key: newKey(), quantity });
     await this.pursue();
@@ -368,15 +383,14 @@ export class Wish {
       const { wish } = this;
       // Another tab was faster: what became of it is in the purchases.
       if (!wish) {
-        await this.sale.mine();
+        await insist(() => this.sale.mine());
         return this.#tell(null);
       }
       const had = await this.sale.pass(failures > 0 && NEEDS_PASS.includes(this.trouble?.code));
       const told = had.pass ? await this.#buy(had.pass, wish) : had;
       if (told.status === 200 || told.status === 201) {
         this.#keep({ done: told.body.purchase });
-        this.#tell(null);
-        return this.sale.take(told.body);
+        return this.take(told.body);
       }
       if (told.status === 401) return this.#tell("signed_out", told.body.code);
       if (!(await this.#mayAskAgain(told, failures))) return;
@@ -424,7 +438,7 @@ export class Wish {
     } else if (ASK_AGAIN.includes(code) || status === 429 || status >= 500) {
       this.#tell(code === "paused" ? "paused" : "overloaded", code);
     } else {
-      this.#final(code);
+      await this.#final(code);
       return false;
     }
     await pause(Math.max(backOff(failures), after * (1 + 0.5 * Math.random())));
@@ -432,15 +446,20 @@ export class Wish {
   }
 
   /** A refusal binds nothing: the wish is over, and another press is another wish. */
-  #final(code) {
+  async #final(code = "") {
+    this.refusal = code;
     if (code === "sold_out" || code === "stock_insufficient") {
-      this.#end(null);
-      this.sale.look();
+      // Looked at first, so that nothing looks free that is not.
+      await this.sale.look("reload");
+      this.#end(code === "sold_out" ? null : "fewer", code);
     } else if (code === "closed") {
       this.#end("closed", code);
-    } else if (/^limit_|^grants_|^unpaid_/.test(code)) {
+    } else if (code.startsWith("limit_")) {
+      // What is theirs says so, and it may change.
+      await this.sale.mine();
+      this.#end(null);
+    } else if (/^grants_|^unpaid_/.test(code)) {
       this.#end("limit", code);
-      this.sale.mine();
     } else {
       this.#end("trouble", code);
     }

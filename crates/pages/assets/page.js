@@ -1,6 +1,6 @@
 // Our own pages: puts what the page was made with together with what happens, and the person's presses with the sale.
 
-import { Api, Clock, Sale, Wish, follow, sleep, store } from "./core.js";
+import { Api, Clock, Sale, Wish, follow, insist, sleep, store } from "./core.js";
 import { Countdown, Speech, view } from "./speech.js";
 
 const given = JSON.parse(document.querySelector("#given").textContent);
@@ -38,7 +38,8 @@ const who = () => store.get("who") ?? "";
 
 /** The shop hands its customer over in the fragment, which no server and no log sees. */
 async function signIn(token) {
-  const told = await new Api("", () => token).insist("POST", "/v1/session");
+  const known = new Api("", () => token);
+  const told = await insist(() => known.ask("POST", "/v1/session"));
   if (told.status === 200) store.set("who", told.body.customer);
   return told.status === 200;
 }
@@ -145,7 +146,7 @@ async function salePage() {
   const render = () => panels.forEach((panel) => panel.render());
   sale.onChange(render);
   const enter = async () => {
-    await sale.mine();
+    await insist(() => sale.mine());
     showSigned(sale.isSignedIn);
     if (!sale.isSignedIn) store.set("who", null);
     sale.takePassAhead();

@@ -148,11 +148,16 @@ impl<'a> Request<'a> {
         let (sale, item) = purchase::target(parsed.path?)?;
         let (mut head, mut request_id, mut length) = (Head::default(), None, None);
         for header in parsed.headers.iter() {
+            if header.name.len() == 6 && is(header.name, "cookie") {
+                if head.caller.cookie.replace(header.value).is_some() {
+                    return None;
+                }
+                continue;
+            }
             let place = match header.name.len() {
                 4 if is(header.name, "host") => &mut head.caller.host,
                 6 if is(header.name, "prefer") => &mut head.prefer,
                 6 if is(header.name, "origin") => &mut head.caller.origin,
-                6 if is(header.name, "cookie") => &mut head.caller.cookie,
                 10 if is(header.name, "connection") && header.value.eq_ignore_ascii_case(b"keep-alive") => continue,
                 12 if is(header.name, "content-type") => &mut head.content_type,
                 12 if is(header.name, REQUEST_ID.as_str()) => &mut request_id,

@@ -13,7 +13,7 @@ use crate::session;
 pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Refusal> {
     // One that comes twice counts as absent, and a cookie is no way around that.
     let authorization = headers.contains_key(header::AUTHORIZATION);
-    let cookie = if authorization { None } else { once(headers, header::COOKIE) };
+    let cookie = if authorization { None } else { session::cookie(headers) };
     token_of(once(headers, header::AUTHORIZATION), cookie)
 }
 
@@ -35,7 +35,7 @@ fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Refusal::TokenInvalid) }
 }
 
-fn token_of<'a>(authorization: Option<&'a str>, cookie: Option<&'a str>) -> Result<&'a str, Refusal> {
+fn token_of<'a>(authorization: Option<&'a str>, cookie: Option<&'a [u8]>) -> Result<&'a str, Refusal> {
     match (authorization, cookie) {
         (None, Some(cookie)) => session::token_in(cookie).ok_or(Refusal::TokenInvalid),
         (authorization, _) => bearer_in(authorization),
@@ -55,7 +55,9 @@ pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
 /// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.
 /// Another token of the same customer, a renewed one say, is verified once and serves as well.
 pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> Result<OpenPass, Refusal> {
-    let token = token_of(head.authorization, head.caller.cookie)?;
+    // An `Authorization` that cannot be read is no way to the cookie either.
+    let cookie = head.caller.cookie.filter(|_| !head.caller.has_token);
+    let token = token_of(head.authorization, cookie)?;
     let presented = head.pass.ok_or(Refusal::PassInvalid);
     let opened = presented.and_then(|text| engine.passes.open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));

@@ -31,25 +31,34 @@ pub(crate) struct Caller<'a> {
     pub(crate) host: Option<&'a str>,
     pub(crate) site: Option<&'a str>,
     pub(crate) has_token: bool,
-    pub(crate) cookie: Option<&'a str>,
+    pub(crate) cookie: Option<&'a [u8]>,
 }
+
+/// Stands for what was sent twice or is no text: no page has this origin.
+const UNREADABLE: &str = "null";
 
 impl<'a> Caller<'a> {
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let text = |name| identify::once(headers, name);
+        // What is there and cannot be read is not as good as absent.
+        let told = |name: HeaderName| headers.contains_key(&name).then(|| text(name).unwrap_or(UNREADABLE));
         Self {
-            origin: text(header::ORIGIN),
+            origin: told(header::ORIGIN),
             host: text(header::HOST),
-            site: text(FETCH_SITE),
+            site: told(FETCH_SITE),
             has_token: headers.contains_key(header::AUTHORIZATION),
-            cookie: text(header::COOKIE),
+            cookie: session::cookie(headers),
         }
     }
 
-    /// Whether it is one of the engine's own pages. Behind an edge the host may be another, and the browser says so itself.
+    /// Whether it is one of the engine's own pages. Browsers say so themselves where the connection is safe, and then it counts, whatever the
+    /// host is: behind an edge it may be another, and a page of the same host without TLS is another's. Older ones name the origin only.
     fn is_own(&self) -> bool {
         let named = self.origin.and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-        self.site == Some("same-origin") || (named.is_some() && named == self.host)
+        match self.site {
+            Some(site) => site == "same-origin",
+            None => named.is_some_and(|named| !named.is_empty() && Some(named) == self.host),
+        }
     }
 
     /// The origin of a shop's page that the sale has let in.
@@ -57,6 +66,11 @@ impl<'a> Caller<'a> {
         let origin = self.origin.filter(|_| !self.is_own())?;
         let is_let_in = sale?.showcase().settings.origins.iter().any(|allowed| allowed == origin);
         is_let_in.then(|| HeaderValue::from_str(origin).ok()).flatten()
+    }
+
+    /// Whether a page may act on the sale at all.
+    pub(crate) fn may_act(&self, sale: &Sale) -> bool {
+        self.is_own() || self.shop(Some(sale)).is_some()
     }
 
     /// Refuses what a page that nobody has let in wants to change, and whatever a cookie would change from elsewhere than an own page.
@@ -70,6 +84,14 @@ impl<'a> Caller<'a> {
         let by_cookie = !self.has_token && self.cookie.and_then(session::token_in).is_some();
         if is_foreign || by_cookie { Err(Refusal::OriginRefused.into()) } else { Ok(shop) }
     }
+}
+
+/// Whether an answer is everybody's, and so any page's: what there is, and that there is no such thing.
+pub(crate) fn is_for_all(parts: &http::request::Parts) -> bool {
+    let path = parts.uri.path();
+    let of_sale = path.strip_prefix("/v1/sales/").map(|rest| rest.strip_suffix("/heads").unwrap_or(rest));
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    is_read && (matches!(path, "/v1/time" | "/v1/sales") || of_sale.is_some_and(|name| !name.contains('/')))
 }
 
 /// The sale that a path is about: by its name, or by an order or purchase in it.

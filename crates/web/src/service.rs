@@ -55,6 +55,7 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
     let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
     let shop = judged.as_ref().ok().cloned().flatten();
+    let is_for_all = front.takes_purchases && origin::is_for_all(&parts);
     let answered = match judged.and(body) {
         Err(problem) => Err(problem),
         Ok(_) if asks_first(&front, &parts) => origin::preflight(shop.clone()).map(whole),
@@ -75,7 +76,12 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         }
         response
     });
-    response.headers_mut().extend(shop.into_iter().flat_map(origin::let_in));
+    if is_for_all {
+        // The same for every page, so that an edge may keep it.
+        response.headers_mut().extend([origin::LET_ALL_IN]);
+    } else {
+        response.headers_mut().extend(shop.into_iter().flat_map(origin::let_in));
+    }
     secure(response.headers_mut(), &request_id);
     if matches!(response.body(), Outgoing::Whole(_)) {
         watch.enter(Phase::Idle);

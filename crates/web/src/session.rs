@@ -24,10 +24,20 @@ const SECONDS_MAX: u64 = 12 * 60 * 60;
 /// Stands for no sale where a customer is told apart from others over all of them.
 const NO_SALE: SaleId = SaleId([0; 16]);
 
-/// The access token in a cookie header.
-pub(crate) fn token_in(cookies: &str) -> Option<&str> {
-    let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token).filter(|token| !token.is_empty())
+/// The cookies of a request, as they came: other parts of the shop's site may have set some, in whatever bytes. Sent twice is absent.
+pub(crate) fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    let first = values.next()?.as_bytes();
+    if values.next().is_some() { None } else { Some(first) }
+}
+
+/// The access token in a cookie header. Two of the name are none: one of them may be somebody else's.
+pub(crate) fn token_in(cookies: &[u8]) -> Option<&str> {
+    let pairs = cookies.split(|byte| *byte == b';');
+    let mut tokens = pairs
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")));
+    let token = tokens.next().filter(|token| !token.is_empty() && token.is_ascii())?;
+    if tokens.next().is_some() { None } else { std::str::from_utf8(token).ok() }
 }
 
 /// Who came in.
@@ -81,6 +91,14 @@ mod tests {
             ("__Host-doorbuster=a.b.c", Some("a.b.c")),
             ("other=1; __Host-doorbuster=a.b-c_d; more=2", Some("a.b-c_d")),
             ("__Host-doorbuster=a=b", Some("a=b")),
+            ("caf\u{e9}=\u{1f45f}; __Host-doorbuster=a.b.c", Some("a.b.c")),
+            ("__Host-doorbuster=a.b.c; x=\u{e9}", Some("a.b.c")),
+            ("__Host-doorbuster=a.\u{e9}.c", None),
+            ("__Host-doorbuster=a; __Host-doorbuster=b", None),
+            ("__Host-doorbuster=; __Host-doorbuster=b", None),
+            ("__host-doorbuster=a", None),
+            ("=__Host-doorbuster=a", None),
+            ("__Host-doorbuster", None),
             ("__Host-doorbuster=", None),
             ("__Host-doorbusterx=1", None),
             ("x__Host-doorbuster=1", None),
@@ -88,7 +106,7 @@ mod tests {
             (";;=;", None),
         ];
         for (cookies, token) in table {
-            assert_eq!(token_in(cookies), token, "{cookies}");
+            assert_eq!(token_in(cookies.as_bytes()), token, "{cookies}");
         }
     }
 }

@@ -12,7 +12,6 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::origin::LET_ALL_IN;
 use crate::pictures;
 use crate::problem::{Problem, ProblemBody};
 use crate::wire::{HeadBody, HeadsAnswer, ItemAnswer, SaleAnswer, TimeAnswer};
@@ -23,9 +22,9 @@ const HEADS_PER_PAGE: usize = 100;
 
 /// The server's clock.
 #[utoipa::path(get, path = "/v1/time", tag = "shop", responses((status = 200, body = TimeAnswer)))]
-pub(crate) async fn time(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn time(State(app): State<Arc<App>>) -> Json<TimeAnswer> {
     let now = app.engine.now();
-    ([LET_ALL_IN], Json(TimeAnswer { now: ChainTime(now), unix_ms: now })).into_response()
+    Json(TimeAnswer { now: ChainTime(now), unix_ms: now })
 }
 
 /// All sales, the oldest first.
@@ -48,7 +47,6 @@ pub(crate) async fn sale(State(app): State<Arc<App>>, Path(name): Path<String>) 
 fn cacheable(body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, PUBLIC_SECONDS);
-    response.headers_mut().extend([LET_ALL_IN]);
     response
 }
 

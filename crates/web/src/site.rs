@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use bytes::Bytes;
 use domain::{ChainTime, SalePhase};
 use engine::Sale;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::identify;
-use crate::origin::LET_ALL_IN;
+use crate::origin::{Caller, LET_ALL_IN};
 use crate::problem::Problem;
 use crate::shop::{PUBLIC_SECONDS, describe};
 use crate::wire::SaleAnswer;
@@ -48,6 +48,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/assets/{file}", get(asset))
         .route("/button.js", get(button))
         .route("/button/words", get(button_words))
+        .route("/button/access", get(button_access))
 }
 
 /// Pages that were made a moment ago.
@@ -235,6 +236,14 @@ async fn button_words(State(app): State<Arc<App>>, Query(query): Query<WordsQuer
     to.insert(header::VARY, HeaderValue::from_static("accept-encoding, accept-language"));
     to.extend([LET_ALL_IN]);
     response
+}
+
+/// Whether the page that asks may act on the sale. A browser tells its script nothing of that, and a button that does not work is not told
+/// from a network that does not.
+async fn button_access(State(app): State<Arc<App>>, Query(query): Query<WordsQuery>, headers: HeaderMap) -> Response {
+    let sale = query.sale.and_then(|name| app.engine.sale(&name));
+    let is_let_in = sale.is_some_and(|sale| Caller::of(&headers).may_act(&sale));
+    ([LET_ALL_IN], Json(serde_json::json!({ "let_in": is_let_in }))).into_response()
 }
 
 /// The sale's own text for the button in that language.

@@ -233,3 +233,18 @@ fn the_button_opens_on_the_servers_second_and_waits_for_the_customers_slot() {
         assert_eq!((shop.refused("before_slot"), shop.refused("not_open")), (0, 0), "the page never asks early");
     }
 }
+
+#[test]
+fn who_wants_more_than_is_left_is_told_and_buys_what_is_left() {
+    let shop = Shop::open(&open_sale("drop", 2));
+    let (_context, page) = shop.visit("anna");
+    until_open(&page);
+    shop.server.customer("ben", "drop").buy("boot", "key").is(201, "held");
+    page.eval("document.querySelector('[data-item=boot] select').value = '2'");
+    page.click(PRESS);
+    until_state(&page, "fewer");
+    page.eval("document.querySelector('[data-item=boot] select').value = '1'");
+    page.click(PRESS);
+    until_state(&page, "yours");
+    assert_eq!(shop.taken(), [2, 0]);
+}

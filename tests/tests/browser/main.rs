@@ -2,6 +2,7 @@
 
 mod access;
 mod buying;
+mod embed;
 mod first_view;
 mod harness;
 mod network;

@@ -55,6 +55,8 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/pictures/{file}", FOR_ALL),
     ("GET", "/healthz", FOR_ALL),
     ("GET", "/readyz", FOR_ALL),
+    ("POST", "/v1/session", CUSTOMERS),
+    ("DELETE", "/v1/session", FOR_ALL),
     ("POST", "/v1/sales/{sale}/passes", CUSTOMERS),
     ("GET", "/v1/sales/{sale}/mine", CUSTOMERS),
     ("GET", "/v1/orders", CUSTOMERS),

@@ -14,6 +14,7 @@ mod identities;
 mod kills;
 mod load;
 mod operator;
+mod origins;
 mod payments;
 mod pending;
 mod pictures;
