@@ -87,19 +87,16 @@ impl Listener {
         let mut bound = options.clone();
         let mut threads = Vec::new();
         refuse_if_taken(options.address).map_err(failed)?;
-        let mut claim = None;
-        for number in 0..options.threads.max(1) {
-            let listener = listen(bound.address).map_err(failed)?;
-            bound.address = listener.local_addr().map_err(failed)?;
-            if claim.is_none() {
-                claim = Some(self::claim(bound.address).map_err(failed)?);
-            }
+        let (first, claim) = listen_alone(options.address).map_err(failed)?;
+        bound.address = first.local_addr().map_err(failed)?;
+        let others = (1..options.threads).map(|_| listen(bound.address));
+        for (number, listener) in std::iter::once(Ok(first)).chain(others).enumerate() {
+            let listener = listener.map_err(failed)?;
             let serving = Serving { app: Arc::clone(app), routes, options: bound.clone(), stopping: stopping.clone() };
             let name = format!("{routes:?} {number}").to_lowercase();
             let thread = std::thread::Builder::new().name(name).spawn(move || serving.run(listener)).map_err(failed)?;
             threads.push(thread);
         }
-        let claim = claim.expect("there is at least one serving thread");
         Ok(Self { _claim: claim, address: bound.address, stop, threads })
     }
 
@@ -128,6 +125,23 @@ type Claim = UnixListener;
 fn claim(address: SocketAddr) -> io::Result<Claim> {
     let name = UnixAddress::from_abstract_name(format!("doorbuster listens at {address}"))?;
     UnixListener::bind_addr(&name)
+}
+
+/// Listens where no other process of this kind does. Asked for any free port, the system may give one that such a process shares with its own
+/// threads; then the next one is taken.
+fn listen_alone(address: SocketAddr) -> io::Result<(TcpListener, Claim)> {
+    let mut shared = Vec::new();
+    loop {
+        let listener = listen(address)?;
+        match claim(listener.local_addr()?) {
+            Ok(claim) => return Ok((listener, claim)),
+            Err(error) if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && shared.len() < 64 => {
+                // Kept for now, so that it is not given again.
+                shared.push(listener);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Fails when any process listens there, since a socket that shares nothing can then not be bound.
