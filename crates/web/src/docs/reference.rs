@@ -91,7 +91,7 @@ fn write_operation(operation: &Operation<'_>, out: &mut String) {
     let parameters: Vec<_> = list(&what["parameters"]).collect();
     if !parameters.is_empty() {
         out.push_str(
-            "<h4>Parameters</h4><div class=\"wide\"><table><thead><tr><th>name<th>in<th>type<th></thead><tbody>",
+            "<h4>Parameters</h4><div class=\"wide\" tabindex=\"0\"><table><thead><tr><th>name<th>in<th>type<th>meaning</thead><tbody>",
         );
         for of in parameters {
             let must = if of["required"] == true { "" } else { " <span class=\"soft\">optional</span>" };
@@ -104,7 +104,7 @@ fn write_operation(operation: &Operation<'_>, out: &mut String) {
     if let Some((media, body)) = entries(&what["requestBody"]["content"]).next() {
         let _ = write!(out, "<h4>Body</h4><p>{} as <code>{}</code></p>", kind(&body["schema"]), escaped(media));
     }
-    out.push_str("<h4>Answers</h4><div class=\"wide\"><table><tbody>");
+    out.push_str("<h4>Answers</h4><div class=\"wide\" tabindex=\"0\"><table><tbody>");
     for (status, answer) in entries(&what["responses"]) {
         let status =
             if status == "default" { "<a href=\"/docs/errors\">refusal</a>".to_owned() } else { escaped(status) };
@@ -140,7 +140,7 @@ fn write_schema(schema: &Value, out: &mut String) {
         }
         return;
     }
-    out.push_str("<div class=\"wide\"><table><thead><tr><th>field<th>type<th></thead><tbody>");
+    out.push_str("<div class=\"wide\" tabindex=\"0\"><table><thead><tr><th>field<th>type<th>meaning</thead><tbody>");
     for (name, of) in entries(&schema["properties"]) {
         let required = list(&schema["required"]).any(|required| required == name);
         let must = if required { "" } else { " <span class=\"soft\">optional</span>" };

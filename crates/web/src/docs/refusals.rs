@@ -11,7 +11,7 @@ pub(super) fn list() -> String {
     let mut body = String::from(
         "<h1>Refusals</h1><p>Every \u{201c}no\u{201d} of the engine, in the order in which they are told: of several reasons that hold at \
          once, the one that stands first. Codes and numbers never change their meaning.</p>\
-         <div class=\"wide\"><table><thead><tr><th>code<th>HTTP<th>number<th>in one sentence</thead><tbody>",
+         <div class=\"wide\" tabindex=\"0\"><table><thead><tr><th>code<th>HTTP<th>number<th>in one sentence</thead><tbody>",
     );
     for refusal in all() {
         let (code, number) = (refusal.code(), refusal as u16);
