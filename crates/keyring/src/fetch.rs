@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -101,8 +102,8 @@ impl Source {
     async fn exchange(&self) -> Result<Bytes, FetchError> {
         let late = |_| FetchError::Late(self.times.connect.as_secs_f32());
         let lost = |error: &dyn std::fmt::Display| FetchError::Lost(error.to_string());
-        let mut sender =
-            timeout(self.times.connect, self.connect()).await.map_err(late)?.map_err(|error| lost(&error))?;
+        let connected = timeout(self.times.connect, self.connect()).await.map_err(late)?;
+        let mut connection = connected.map_err(|error| lost(&error))?;
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::get(path)
             .header(header::HOST, self.uri.authority().map_or("", |authority| authority.as_str()))
@@ -111,7 +112,7 @@ impl Source {
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
             .map_err(|error| lost(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let response = connection.sender.send_request(request).await.map_err(|error| lost(&error))?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
@@ -122,7 +123,7 @@ impl Source {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
@@ -132,15 +133,25 @@ impl Source {
     }
 }
 
-async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-) -> hyper::Result<SendRequest<Empty<Bytes>>> {
+/// Nothing of it outlives its one request: not an endless answer either.
+struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    task: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> hyper::Result<Connection> {
     let mut builder = Builder::new();
     builder.max_buf_size(HEAD_BYTES_MAX).max_headers(100);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-    // It ends with its sender, and how is told to whoever waits for an answer on it.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(sender)
+    // How it ends is told to whoever waits for an answer on it.
+    let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+    Ok(Connection { sender, task })
 }
 
 fn connector(authority: Option<&[u8]>) -> Result<TlsConnector, SourceError> {
