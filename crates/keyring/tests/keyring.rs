@@ -186,7 +186,7 @@ fn a_crowd_with_unknown_keys_asks_the_shop_once_in_ten_seconds() {
     world.answers(Answer::Silence);
     world.pass(ASK_AGAIN_MILLISECONDS);
     crowd(Absence::Unsure);
-    until("the one fetch", || keyring.fetches() == 2);
+    until("the one fetch", || world.shop.calls().len() == 2);
     world.pass(ASK_AGAIN_MILLISECONDS - 1);
     crowd(Absence::Unsure);
     world.answers(published(2));
