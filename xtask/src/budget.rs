@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 /// What all suites together may take on two cores.
-const MINUTES_MAX: u64 = 40;
+const MINUTES_MAX: f64 = 40.0;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
-    minutes: BTreeMap<String, u64>,
+    minutes: BTreeMap<String, f64>,
 }
 
 impl Budget {
@@ -32,14 +32,14 @@ impl Budget {
         for suite in self.minutes.keys() {
             ensure!(suites.contains(&suite.as_str()), "xtask/budget.toml names {suite:?}, which is no suite");
         }
-        let sum: u64 = self.minutes.values().sum();
+        let sum: f64 = self.minutes.values().sum();
         ensure!(sum <= MINUTES_MAX, "xtask/budget.toml adds up to {sum} minutes; {MINUTES_MAX} are allowed");
         Ok(())
     }
 
     /// What a suite may take.
     pub(crate) fn of(&self, suite: &str) -> Duration {
-        Duration::from_secs(self.minutes.get(suite).copied().unwrap_or(0) * 60)
+        Duration::from_secs_f64(self.minutes.get(suite).copied().unwrap_or(0.0) * 60.0)
     }
 
     /// Gives the time back if the suite may take as long.

@@ -16,7 +16,7 @@ use domain::sale::ItemDefinition;
 use domain::{ChainTime, Clock, SaleDefinition};
 use engine::{Engine, EngineOptions, Sale};
 use gate::sign::sign_hs256;
-use gate::{CustomerSaleKey, IdentityConfig, Pass, token_hash};
+use gate::{CustomerSaleKey, IdentityConfig, KeySet, Pass, token_hash};
 use ledger::{NewCustomer, Pace};
 use serde::{Deserialize, Serialize};
 
@@ -68,9 +68,13 @@ pub(crate) fn engine_options(books_pace: Pace) -> EngineOptions {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             secrets: vec![SECRET.to_vec()],
+            fixed_keys: KeySet::default(),
+            keys_are_published: false,
+            required_claims: Vec::new(),
             leeway_seconds: 0,
             guest_tokens: false,
         },
+        keyring: None,
         books_pace,
         clock: Arc::new(SystemClock::new()),
         on_fatal: Arc::new(|reason| {
@@ -197,7 +201,7 @@ fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, n
         identity_hash: engine.identity_key.identity_hash(sale.id, ISSUER, &subject),
         token_expires_at_milliseconds: Some(expires_at_seconds * 1_000),
     };
-    let pass = engine.passes.seal(&pass, key);
+    let pass = engine.passes.now().seal(&pass, key);
     format!(
         "POST /v1/sales/{}/items/{ITEM}/purchases HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\n\
          Doorbuster-Pass: {pass}\r\nIdempotency-Key: 5f0c2a4e-0000-4000-8000-{number:012}\r\n\

@@ -88,9 +88,12 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::TokenExpired
         | Refusal::RoleInsufficient
         | Refusal::OriginRefused
+        | Refusal::NotEligible
         | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
-        Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
+        Refusal::IdentityUnavailable | Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => {
+            (Advice::Repeat, false)
+        }
         Refusal::NotOpen
         | Refusal::Paused
         | Refusal::StorageFull

@@ -33,6 +33,10 @@ pub enum Refusal {
     TicketInvalid = 35,
     /// The request comes from a page that nobody has let in.
     OriginRefused = 36,
+    /// The token is good, and its claims do not say what this shop asks of whoever may buy.
+    NotEligible = 37,
+    /// The token names a key that the shop may have published, and its keys cannot be had now.
+    IdentityUnavailable = 38,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -101,7 +105,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -115,6 +119,8 @@ impl Refusal {
         Self::RoleInsufficient,
         Self::TicketInvalid,
         Self::OriginRefused,
+        Self::NotEligible,
+        Self::IdentityUnavailable,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -164,6 +170,8 @@ impl Refusal {
             Self::RoleInsufficient => "role_insufficient",
             Self::TicketInvalid => "ticket_invalid",
             Self::OriginRefused => "origin_refused",
+            Self::NotEligible => "not_eligible",
+            Self::IdentityUnavailable => "identity_unavailable",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -214,6 +222,7 @@ impl Refusal {
             | Self::RoleInsufficient
             | Self::TicketInvalid
             | Self::OriginRefused
+            | Self::NotEligible
             | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -221,7 +230,9 @@ impl Refusal {
             Self::MediaTypeUnsupported => 415,
             Self::KeyReused | Self::PictureInvalid => 422,
             Self::Internal => 500,
-            Self::Overloaded | Self::Paused | Self::StorageFull | Self::OutcomeUnknown => 503,
+            Self::IdentityUnavailable | Self::Overloaded | Self::Paused | Self::StorageFull | Self::OutcomeUnknown => {
+                503
+            }
             Self::NotOpen
             | Self::Closed
             | Self::BeforeSlot
@@ -264,6 +275,10 @@ impl Refusal {
             Self::RoleInsufficient => "The role of this admin token does not allow this; use a token of another role.",
             Self::TicketInvalid => "The ticket of this stream is missing, over or used; take a new one.",
             Self::OriginRefused => "The page that sent this may not; the sale's operator can let it in.",
+            Self::NotEligible => "This sale is not for your account; the shop says whom it is for.",
+            Self::IdentityUnavailable => {
+                "The access token cannot be checked right now; try again after the time given."
+            }
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",
@@ -305,6 +320,7 @@ impl Refusal {
     pub fn retry_after_seconds(self) -> Option<u32> {
         match self {
             Self::Overloaded | Self::OutcomeUnknown | Self::Interrupted | Self::PaymentOpen => Some(1),
+            Self::IdentityUnavailable => Some(2),
             Self::Paused | Self::StorageFull => Some(5),
             _ => None,
         }

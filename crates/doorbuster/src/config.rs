@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use domain::Stage;
 use serde::{Deserialize, Serialize};
 
@@ -62,13 +62,20 @@ pub(crate) struct AdminSettings {
     pub(crate) connections_max: usize,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentitySettings {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) hs256_secrets: Vec<String>,
+    pub(crate) jwks_file: PathBuf,
+    pub(crate) jwks_url: String,
+    pub(crate) jwks_refresh_seconds: u64,
+    pub(crate) jwks_stale_seconds_max: u64,
+    pub(crate) jwks_tls_authority: PathBuf,
+    pub(crate) required_claims: Vec<String>,
     pub(crate) leeway_seconds: u64,
+    pub(crate) dangerous_plain_http: bool,
     pub(crate) dangerous_guest_tokens: bool,
 }
 
@@ -203,8 +210,9 @@ const PASSWORDS: [(&str, &str); 4] = [
     ("postgres.password", "DOORBUSTER_POSTGRES__PASSWORD"),
 ];
 /// Lists: in the environment and after --set their parts are separated by commas.
-const LISTS: [(&str, &str); 7] = [
+const LISTS: [(&str, &str); 8] = [
     (SECRETS_KEY, SECRETS_VARIABLE),
+    ("identity.required_claims", "DOORBUSTER_IDENTITY__REQUIRED_CLAIMS"),
     ("payment.callback_secrets", "DOORBUSTER_PAYMENT__CALLBACK_SECRETS"),
     ("cluster.roles", "DOORBUSTER_CLUSTER__ROLES"),
     ("redis.addresses", "DOORBUSTER_REDIS__ADDRESSES"),
@@ -263,6 +271,7 @@ impl Settings {
         let Self { identity, payment, redis, nats, postgres, .. } = &mut settings;
         let lists = [
             &mut identity.hs256_secrets,
+            &mut identity.required_claims,
             &mut payment.callback_secrets,
             &mut redis.addresses,
             &mut nats.addresses,
@@ -298,21 +307,10 @@ impl Settings {
                 "identity.dangerous_guest_tokens: only with a loopback public.address, since anybody could be anybody"
             );
         }
+        self.check_claims_and_keys()?;
         crate::pages::site(self)?;
         self.check_cluster()?;
         self.fault_point()?;
-        Ok(())
-    }
-
-    /// What only a serving process needs, beyond the rules of every command.
-    pub(crate) fn check_identity(&self) -> anyhow::Result<()> {
-        if self.identity.hs256_secrets.is_empty() && !self.identity.dangerous_guest_tokens {
-            bail!(
-                "nobody could sign in: set identity.issuer, identity.audience and identity.hs256_secrets to what the shop signs \
-                 its access tokens with, or, to try things out on this machine only, start with \
-                 --set identity.dangerous_guest_tokens=true"
-            );
-        }
         Ok(())
     }
 
@@ -324,19 +322,6 @@ impl Settings {
         let parsed =
             text.split_once(':').and_then(|(stage, passage)| Some((Stage::parse(stage)?, passage.parse().ok()?)));
         parsed.map(Some).context("testing.dangerous_fault_point: write it as STAGE:COUNT, for example chained:100")
-    }
-
-    pub(crate) fn identity_config(&self) -> gate::identity::IdentityConfig {
-        let named = |name: &str, otherwise: &str| if name.is_empty() { otherwise.to_owned() } else { name.to_owned() };
-        // Names nobody signs with, where only guests are believed.
-        let otherwise = if self.identity.hs256_secrets.is_empty() { "none" } else { "" };
-        gate::identity::IdentityConfig {
-            issuer: named(&self.identity.issuer, otherwise),
-            audience: named(&self.identity.audience, otherwise),
-            secrets: self.identity.hs256_secrets.iter().map(|secret| secret.clone().into_bytes()).collect(),
-            leeway_seconds: self.identity.leeway_seconds,
-            guest_tokens: self.identity.dangerous_guest_tokens,
-        }
     }
 
     /// The same with every secret hidden, for printing.

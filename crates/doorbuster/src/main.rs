@@ -6,7 +6,9 @@ mod config;
 mod customer;
 mod data_client;
 mod demo;
+mod identity;
 mod pages;
+mod pass_key;
 mod preflight;
 mod report;
 mod sale;
@@ -72,6 +74,11 @@ enum Command {
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
+    },
+    /// Change the key that passes are made with.
+    PassKey {
+        #[command(subcommand)]
+        command: pass_key::PassKeyCommand,
     },
     /// Erase a customer.
     Customer {
@@ -153,6 +160,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Sale { command } => sale::run(command),
         Command::Token { command } => token::run(command),
+        Command::PassKey { command } => pass_key::run(command),
         Command::Customer { command } => customer::run(command),
         Command::Webhook { command } => webhook::run(command),
         Command::Audit(args) => audit::run(&args),

@@ -172,6 +172,6 @@ fn identity(settings: &Settings) -> Check {
             (Ok(()), false) => format!("tokens of {:?} for {:?}", settings.identity.issuer, settings.identity.audience),
             (Err(_), false) => "nobody could sign in".to_owned(),
         },
-        wanted: "the shop's issuer, audience and HS256 secret, and no guests".to_owned(),
+        wanted: "the shop's issuer and audience, its HS256 secret or public keys, and no guests".to_owned(),
     }
 }

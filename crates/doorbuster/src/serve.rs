@@ -37,7 +37,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         &settings.data.folder,
         EngineOptions {
             cluster: settings.cluster_settings()?,
-            identity: settings.identity_config(),
+            identity: settings.identity_config()?,
+            keyring: settings.keyring_options()?,
             books_pace: pace(settings.books.records_per_second_max),
             clock,
             on_fatal: Arc::new(|reason| {

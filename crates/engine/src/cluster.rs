@@ -23,11 +23,12 @@ impl Engine {
     }
 
     /// Takes part in the sales that other processes have created since, and learns which admin tokens are believed,
-    /// whether customers were erased and what the sales' pages show; for a cluster, now and then. Blocks while a chain is read.
+    /// which pass keys there are, whether customers were erased and what the sales' pages show; for a cluster, now and then. Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.read_tokens_anew()?;
+        self.notice_pass_keys()?;
         self.vault.notice_erasures()?;
         self.notice_showcases()?;
         let mut joined = Vec::new();

@@ -13,17 +13,18 @@ use domain::record::{Created, PauseReason};
 use domain::{Clock, Promise, SaleDefinition, SaleId, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
 use gate::ids::IdKeys;
-use gate::pass::{PassKey, PassKeys};
 use gate::pseudonym::IdentityKey;
+use keyring::{Keyring, KeyringError, KeyringOptions};
 use ledger::StoreError;
 use ledger::books::{Books, BooksError, Service};
 use ledger::service::{BooksService, OnDrift, Pace};
 use ledger::vault::{
-    AdminTokens, DeploymentKeys, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService,
-    VaultStore,
+    AdminTokens, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
 };
 
 use crate::data::{DataError, DataFolder};
+use crate::identities::Identities;
+use crate::pass_keys::PassRing;
 use crate::sale::{People, Sale};
 use crate::showcase::Showcases;
 
@@ -45,6 +46,8 @@ pub struct EngineOptions {
     pub cluster: Option<ClusterSettings>,
     /// Whose tokens are believed.
     pub identity: IdentityConfig,
+    /// Where the shop publishes its keys, if it does.
+    pub keyring: Option<KeyringOptions>,
     /// How fast the books follow the chains.
     pub books_pace: Pace,
     /// The machine's clocks.
@@ -81,6 +84,9 @@ pub enum StartError {
     /// The identity settings.
     #[error(transparent)]
     Identity(#[from] IdentityConfigError),
+    /// Where the shop's keys are.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// One sale's chain.
     #[error("sale {sale}: {source}")]
     Owner {
@@ -167,11 +173,11 @@ pub struct Engine {
     /// Makes and reads public ids.
     pub ids: IdKeys,
     /// Makes and reads passes.
-    pub passes: PassKeys,
+    pub passes: PassRing,
     /// Hashes identities into passes.
     pub identity_key: IdentityKey,
     /// Believes access tokens.
-    pub identities: IdentityVerifier,
+    pub identities: Identities,
     /// Customers, secrets, admin tokens.
     pub vault: VaultService,
     /// The projection's writer.
@@ -194,7 +200,8 @@ impl Engine {
     /// Opens the data folder and everything in it; every sale has replayed its chain when this returns.
     pub fn start(data: &Path, options: EngineOptions) -> Result<Self, StartError> {
         // Before anything is touched: the settings may still be wrong.
-        let identities = IdentityVerifier::new(options.identity)?;
+        let verifier = IdentityVerifier::new(options.identity)?;
+        let keyring = options.keyring.map(|keyring| Keyring::start(keyring, Arc::clone(&options.clock))).transpose()?;
         let data = DataFolder::open(data)?;
         let files: Arc<dyn Files> = Arc::new(DiskFiles);
         let (mut vault, cluster) = open_vault(options.cluster, &data, &options.clock)?;
@@ -208,9 +215,9 @@ impl Engine {
         let books = BooksService::start(books, Arc::clone(&files), options.books_pace, pause_on_drift(&registry))?;
         let engine = Self {
             ids: IdKeys::new(&keys.id_key),
-            passes: pass_keys(&keys)?,
+            passes: PassRing::new(&keys)?,
             identity_key: IdentityKey::new(&keys.identity_hash_key),
-            identities,
+            identities: Identities::new(verifier, keyring),
             vault: VaultService::start(vault)?,
             books,
             clock: options.clock,
@@ -445,13 +452,6 @@ fn owner_options(secrets: &SaleSecrets) -> OwnerOptions {
         slot_secret: secrets.slot_secret,
         guards: Guards::ON,
     }
-}
-
-fn pass_keys(keys: &DeploymentKeys) -> Result<PassKeys, StartError> {
-    let prepared = |key: &ledger::vault::PassKey| PassKey { id: key.id.into(), secret: key.secret };
-    let active = keys.pass_keys.iter().find(|key| key.active).ok_or(VaultError::KeysIncomplete)?;
-    let older: Vec<_> = keys.pass_keys.iter().filter(|key| !key.active).map(prepared).collect();
-    Ok(PassKeys::new(&prepared(active), &older))
 }
 
 /// A vault made anew would know neither the customers nor the keys of the chains that are there.

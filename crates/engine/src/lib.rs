@@ -6,6 +6,8 @@ mod buyer;
 mod cluster;
 mod data;
 mod engine;
+mod identities;
+mod pass_keys;
 mod retention;
 mod sale;
 mod showcase;
@@ -15,6 +17,8 @@ pub use ::cluster::{Order, Roles};
 pub use buyer::{Buyer, BuyerError};
 pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};
+pub use identities::Identities;
+pub use pass_keys::PassRing;
 pub use retention::AnonymiseError;
 pub use sale::{ChainReadError, ChainedRecord, Sale};
 pub use showcase::{

@@ -4,8 +4,10 @@
 //! reads a clock, or decides about stock; an expired pass is opened like any other, because expiry is admission's verdict.
 
 pub mod body;
+pub mod eligible;
 pub mod identity;
 pub mod ids;
+pub mod jwks;
 mod keys;
 pub mod pass;
 pub mod private;
@@ -14,8 +16,10 @@ pub mod sign;
 pub mod ticket;
 
 pub use body::body_hash;
-pub use identity::{Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
+pub use eligible::RequiredClaim;
+pub use identity::{Disbelief, Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
 pub use ids::{IdKeys, shard_of};
+pub use jwks::{JwksError, KeySet};
 pub use pass::{OpenPass, Pass, PassError, PassKey, PassKeys, token_hash};
 pub use private::{CustomerSaleKey, PrivateError, PrivateText, open_private, seal_private};
 pub use pseudonym::{IdentityKey, PseudonymKey};

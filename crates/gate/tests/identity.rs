@@ -5,7 +5,7 @@ use data_encoding::BASE64URL_NOPAD;
 use domain::Refusal;
 use gate::identity::{GUEST_ISSUER, SECRET_BYTES_MIN, TOKEN_BYTES_MAX};
 use gate::sign::sign_hs256;
-use gate::{Identity, IdentityConfig, IdentityConfigError, IdentityVerifier};
+use gate::{Disbelief, Identity, IdentityConfig, IdentityConfigError, IdentityVerifier, KeySet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -19,13 +19,32 @@ fn config() -> IdentityConfig {
         issuer: "https://shop.example".to_owned(),
         audience: "doorbuster".to_owned(),
         secrets: vec![SECRET.to_vec(), OLD_SECRET.to_vec()],
+        fixed_keys: KeySet::default(),
+        keys_are_published: false,
+        required_claims: Vec::new(),
         leeway_seconds: 5,
         guest_tokens: false,
     }
 }
 
-fn verifier() -> IdentityVerifier {
-    IdentityVerifier::new(config()).unwrap()
+/// Without any public key: a key that is unknown is none of ours.
+struct Verifier(IdentityVerifier);
+
+impl Verifier {
+    fn new(config: IdentityConfig) -> Result<Self, IdentityConfigError> {
+        IdentityVerifier::new(config).map(Self)
+    }
+
+    fn verify(&self, token: &str, now: u64) -> Result<Identity, Refusal> {
+        self.0.verify(token, &KeySet::default(), now).map_err(|disbelief| match disbelief {
+            Disbelief::Refused(refusal) => refusal,
+            Disbelief::KeyUnknown => panic!("nobody publishes keys: {token}"),
+        })
+    }
+}
+
+fn verifier() -> Verifier {
+    Verifier::new(config()).unwrap()
 }
 
 fn hs256(secret: &[u8], signed: &str) -> String {
@@ -65,6 +84,7 @@ fn good_tokens_are_believed() {
         issuer: "https://shop.example".to_owned(),
         subject: "anna".to_owned(),
         expires_at_milliseconds: Some(NOW + 65_000),
+        is_eligible: true,
     };
     let good = [
         ("plain", sign_hs256(SECRET, "https://shop.example", "doorbuster", "anna", NOW_SECONDS + 60)),
@@ -217,7 +237,7 @@ fn a_token_expires_when_its_leeway_is_over_and_only_if_it_was_good() {
     assert_eq!(verifier().verify(&expiring(NOW_SECONDS - 5), NOW), Err(Refusal::TokenExpired));
     assert_eq!(verifier().verify(&expiring(0), NOW), Err(Refusal::TokenExpired));
     assert_eq!(verifier().verify(&expiring(NOW_SECONDS), u64::MAX), Err(Refusal::TokenExpired));
-    let strict = IdentityVerifier::new(IdentityConfig { leeway_seconds: 0, ..config() }).unwrap();
+    let strict = Verifier::new(IdentityConfig { leeway_seconds: 0, ..config() }).unwrap();
     assert_eq!(strict.verify(&expiring(NOW_SECONDS), NOW), Err(Refusal::TokenExpired));
     assert!(strict.verify(&expiring(NOW_SECONDS), NOW - 1).is_ok());
     let forged = sign_hs256(&[7; 32], "https://shop.example", "doorbuster", "anna", 1);
@@ -226,10 +246,14 @@ fn a_token_expires_when_its_leeway_is_over_and_only_if_it_was_good() {
 
 #[test]
 fn guests_are_believed_only_where_they_are_allowed() {
-    let open = IdentityVerifier::new(IdentityConfig { guest_tokens: true, secrets: Vec::new(), ..config() }).unwrap();
+    let open = Verifier::new(IdentityConfig { guest_tokens: true, secrets: Vec::new(), ..config() }).unwrap();
     let guest = open.verify("guest_Shopper-17_x", NOW).unwrap();
-    let expected =
-        Identity { issuer: "guest".to_owned(), subject: "Shopper-17_x".to_owned(), expires_at_milliseconds: None };
+    let expected = Identity {
+        issuer: "guest".to_owned(),
+        subject: "Shopper-17_x".to_owned(),
+        expires_at_milliseconds: None,
+        is_eligible: true,
+    };
     assert_eq!(guest, expected);
     assert!(open.verify(&format!("guest_{}", "x".repeat(64)), NOW).is_ok());
     for token in ["guest_", "guest_a b", "guest_a.b", "guest_ä", "Guest_a", "guest-a", "guest_a\n"] {
@@ -241,7 +265,7 @@ fn guests_are_believed_only_where_they_are_allowed() {
 
 #[test]
 fn a_configuration_that_would_believe_too_much_is_refused() {
-    let refused = |config| IdentityVerifier::new(config).err();
+    let refused = |config| Verifier::new(config).err();
     let empty = String::new;
     let short = vec![vec![7; SECRET_BYTES_MIN - 1]];
     assert_eq!(refused(IdentityConfig { issuer: empty(), ..config() }), Some(IdentityConfigError::NameMissing));
@@ -250,7 +274,7 @@ fn a_configuration_that_would_believe_too_much_is_refused() {
         refused(IdentityConfig { issuer: GUEST_ISSUER.to_owned(), ..config() }),
         Some(IdentityConfigError::IssuerReserved)
     );
-    assert_eq!(refused(IdentityConfig { secrets: vec![], ..config() }), Some(IdentityConfigError::SecretMissing));
+    assert_eq!(refused(IdentityConfig { secrets: vec![], ..config() }), Some(IdentityConfigError::KeyMissing));
     assert_eq!(refused(IdentityConfig { secrets: short, ..config() }), Some(IdentityConfigError::SecretShort));
     assert_eq!(refused(IdentityConfig { leeway_seconds: 301, ..config() }), Some(IdentityConfigError::LeewayLong));
     assert_eq!(refused(config()), None);

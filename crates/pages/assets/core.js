@@ -319,7 +319,7 @@ export class Wish {
     );
   }
 
-  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer trouble */
+  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer not_eligible trouble */
   get state() {
     const { sale } = this;
     if (this.trouble) return this.trouble.state;
@@ -461,7 +461,7 @@ export class Wish {
     } else if (/^grants_|^unpaid_/.test(code)) {
       this.#end("limit", code);
     } else {
-      this.#end("trouble", code);
+      this.#end(code === "not_eligible" ? code : "trouble", code);
     }
   }
 }

@@ -1,5 +1,5 @@
-//! A shop's end of webhooks, well or as bad as a test wants it: it notes every call and answers as it is told. Plain HTTP on a loopback
-//! port, one thread per connection.
+//! A shop's end of webhooks, and of what it publishes, well or as bad as a test wants it: it notes every call and answers as it is told.
+//! Plain HTTP on a loopback port, one thread per connection.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -37,6 +37,8 @@ impl Received {
 pub enum Answer {
     /// With that status and a short body.
     Status(u16),
+    /// 200 with that content, as JSON.
+    Content(String),
     /// 301 to there.
     Redirect(String),
     /// Not at all: the connection stays open.
@@ -146,6 +148,11 @@ fn serve(mut stream: TcpStream, number: usize, shared: &Shared) -> io::Result<()
             Answer::Status(status) => {
                 let body = if status == 204 { "" } else { "as told" };
                 write!(stream, "HTTP/1.1 {status} As told\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+            }
+            Answer::Content(content) => {
+                let length = content.len();
+                write!(stream, "HTTP/1.1 200 As told\r\ncontent-type: application/json\r\n")?;
+                write!(stream, "content-length: {length}\r\n\r\n{content}")?;
             }
             Answer::Redirect(to) => {
                 write!(stream, "HTTP/1.1 301 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")?;

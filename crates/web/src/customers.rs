@@ -43,6 +43,9 @@ pub(crate) async fn take_pass(
 async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &HeaderMap) -> Result<PassAnswer, Problem> {
     let (definition, view) = (sale.definition(), sale.view());
     let now = ChainTime(app.engine.now());
+    if !identity.is_eligible {
+        return Err(Refusal::NotEligible.into());
+    }
     if now < definition.passes_open_at {
         return Err(Problem { retry_at: Some(definition.passes_open_at), ..Refusal::NotOpen.into() });
     }
@@ -83,7 +86,7 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
     let key = sale.customer_sale_key(&customer_key);
     let opening = view.opened_at().unwrap_or(definition.opens_at);
     Ok(PassAnswer {
-        pass: app.engine.passes.seal(&pass, &key),
+        pass: app.engine.passes.now().seal(&pass, &key),
         slot_offset_ms: pass.slot_offset,
         slot: opening.plus(u64::from(pass.slot_offset)),
         opens_at: definition.opens_at,
@@ -110,7 +113,7 @@ pub(crate) async fn mine(
         Err(problem)
             if matches!(
                 problem.refusal,
-                Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded
+                Refusal::NotEligible | Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded
             ) =>
         {
             None

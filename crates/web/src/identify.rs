@@ -59,7 +59,7 @@ pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> R
     let cookie = head.caller.cookie.filter(|_| !head.caller.has_token);
     let token = token_of(head.authorization, cookie)?;
     let presented = head.pass.ok_or(Refusal::PassInvalid);
-    let opened = presented.and_then(|text| engine.passes.open(text).map_err(|error| error.refusal()));
+    let opened = presented.and_then(|text| engine.passes.now().open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));
     if !known {
         // The token is judged first: whoever is nobody learns nothing about a pass.
@@ -67,7 +67,10 @@ pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> R
         let open = opened?;
         let hash = engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject);
         let own = aws_lc_rs::constant_time::verify_slices_are_equal(&hash, &open.pass.identity_hash).is_ok();
-        return if own && open.pass.sale == sale.ordinal { Ok(open) } else { Err(Refusal::PassForeign) };
+        if !own || open.pass.sale != sale.ordinal {
+            return Err(Refusal::PassForeign);
+        }
+        return if identity.is_eligible { Ok(open) } else { Err(Refusal::NotEligible) };
     }
     let open = opened?;
     if open.pass.token_expires_at_milliseconds.is_some_and(|end| end <= now) {

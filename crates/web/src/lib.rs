@@ -22,6 +22,7 @@ mod metrics;
 mod origin;
 mod outgoing;
 mod page;
+mod pass_keys;
 mod payments;
 mod pending;
 mod pictures;

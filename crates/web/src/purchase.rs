@@ -221,7 +221,7 @@ fn bind(
 ) -> Result<(PurchaseRequest, PrivatePart), Problem> {
     let engine = &app.engine;
     let (purchase, key_hash) = engine.ids.bind_key(sale.id, wish.customer, asked.key.as_bytes());
-    let key = open.customer_sale_key(&engine.passes).map_err(|_| Refusal::PassInvalid)?;
+    let key = open.customer_sale_key(&engine.passes.now()).map_err(|_| Refusal::PassInvalid)?;
     let text = PrivateText { key: asked.key, attributes: asked.attributes.as_deref().map(RawValue::get) };
     let attributes = text.attributes.map(|attributes| key.attributes_hash(attributes));
     let coupon = (wish.coupon != 0).then_some(wish.coupon);

@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, docs, erase, export, feed, handover, hold_token, payments, pictures, purchase, session,
-    shop, site, stream, tokens, webhooks, wire,
+    accounts, admin, customers, docs, erase, export, feed, handover, hold_token, pass_keys, payments, pictures,
+    purchase, session, shop, site, stream, tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -92,6 +92,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::metrics))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(pass_keys::rotate))
         .routes(routes!(erase::erase))
         .routes(routes!(erase::anonymise))
 }

@@ -13,7 +13,7 @@ use domain::clock::SystemClock;
 use domain::record::PauseReason;
 use domain::{ChainTime, Currency, ItemDefinition, Pseudonym, PurchaseId, PurchaseNumber, SaleDefinition};
 use engine::{Engine, EngineOptions, Sale};
-use gate::IdentityConfig;
+use gate::{IdentityConfig, KeySet};
 use ledger::Pace as BooksPace;
 use services::receiver::{Answer, Received, Receiver};
 use webhooks::{CallTimes, EndpointState, EventKind, NewEndpoint, Pace, WebhookError, WebhookOptions, Webhooks};
@@ -52,9 +52,13 @@ impl Deployment {
                 issuer: "none".to_owned(),
                 audience: "none".to_owned(),
                 secrets: Vec::new(),
+                fixed_keys: KeySet::default(),
+                keys_are_published: false,
+                required_claims: Vec::new(),
                 leeway_seconds: 0,
                 guest_tokens: true,
             },
+            keyring: None,
             books_pace: BooksPace::Unlimited,
             clock: Arc::new(SystemClock::new()),
             on_fatal: Arc::new(|reason| panic!("{reason}")),

@@ -1,9 +1,11 @@
 //! Single promises of a cluster, each with one person at a time.
 
+use std::sync::Arc;
+
 use rustix::process::Signal;
 use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{Reach, Request, SMALL_PICTURE, eventually, open_sale, until};
+use system_tests::{Customer, Reach, Reply, Request, SMALL_PICTURE, eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -261,6 +263,51 @@ fn a_token_is_believed_and_refused_by_every_process() {
     other.operate(Request::new("DELETE", &format!("/admin/v1/tokens/{id}"))).is(200, "");
     assert_eq!(told(&other), 401, "at once where it was revoked");
     until("the first gate refuses it", || told(&one) == 401);
+}
+
+/// A pass is opened by every gate, whichever made it and however lately the key was changed.
+#[test]
+fn passes_from_before_and_after_a_rotation_buy_at_both_gates() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("rotated", 100));
+    let gates = [cluster.gate("gate-1").0, cluster.gate("gate-2").0];
+    let (mut passes, mut count) = (Vec::new(), 0);
+    let mut take = |gate: &Arc<Reach>| {
+        count += 1;
+        gate.customer(&format!("rotated-{count}"), "rotated")
+    };
+    for gate in &gates {
+        passes.extend([(); 2].map(|()| take(gate)));
+    }
+    let before = passes[0].pass.clone();
+    let key = gates[0].operate(Request::post("/admin/v1/pass-keys/rotate")).is(200, "").json()["key"].clone();
+    // One at each gate at once, while the other may not know the key.
+    for (gate, other) in [(0, 1), (1, 0)] {
+        let anna = take(&gates[gate]);
+        bought_at(&gates[other], &anna).is(201, "held");
+    }
+    // Numbers stand in front, so that a pass shows which key made it.
+    let number = |pass: &str| data_encoding::BASE64URL_NOPAD.decode(&pass.as_bytes()[3..7]).unwrap()[1];
+    for gate in &gates {
+        until("a pass of the new key", || {
+            let anna = take(gate);
+            let is_new = u64::from(number(&anna.pass)) == key.as_u64().unwrap();
+            passes.push(anna);
+            is_new
+        });
+    }
+    assert_ne!(u64::from(number(&before)), key.as_u64().unwrap());
+    let (earlier, later) = passes.split_at(4);
+    for (at, anna) in earlier.iter().chain([&later[later.len() - 1]]).enumerate() {
+        bought_at(&gates[at % 2], anna).is(201, "held");
+    }
+    bought_at(&gates[1], &take(&gates[0])).is(201, "held");
+    bought_at(&gates[0], &take(&gates[1])).is(201, "held");
+}
+
+/// Buys one boot at that gate with a pass that may come from another.
+fn bought_at(gate: &Reach, customer: &Customer) -> Reply {
+    gate.ask(customer.attempt("boot", "a", 1).request())
 }
 
 /// The vault has it, and every process notices: what is set at one gate is shown by all.

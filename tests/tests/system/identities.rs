@@ -99,6 +99,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/admin/v1/tokens", MANAGE),
     ("POST", "/admin/v1/tokens", MANAGE),
     ("DELETE", "/admin/v1/tokens/{id}", MANAGE),
+    ("POST", "/admin/v1/pass-keys/rotate", MANAGE),
     ("POST", "/admin/v1/customers/erase", MANAGE),
     ("POST", "/admin/v1/sales/{sale}/anonymise", MANAGE),
 ];

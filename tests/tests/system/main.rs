@@ -11,6 +11,7 @@ mod field;
 mod folders;
 mod handover;
 mod identities;
+mod identity_keys;
 mod kills;
 mod load;
 mod operator;

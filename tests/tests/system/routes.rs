@@ -59,6 +59,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/admin/v1/tokens", 200),
     ("POST", "/admin/v1/tokens", 201),
     ("DELETE", "/admin/v1/tokens/{id}", 200),
+    ("POST", "/admin/v1/pass-keys/rotate", 200),
     ("POST", "/admin/v1/customers/erase", 200),
     ("POST", "/admin/v1/sales/{sale}/anonymise", 409),
 ];

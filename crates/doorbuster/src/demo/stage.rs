@@ -111,8 +111,8 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             hs256_secrets: vec![secret],
-            leeway_seconds: 0,
             dangerous_guest_tokens: true,
+            ..IdentitySettings::default()
         },
         has_sandbox: true,
     })
