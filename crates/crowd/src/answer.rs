@@ -90,7 +90,9 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::OriginRefused
         | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
-        Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => (Advice::Repeat, false),
+        Refusal::RateLimited | Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => {
+            (Advice::Repeat, false)
+        }
         Refusal::NotOpen
         | Refusal::Paused
         | Refusal::StorageFull

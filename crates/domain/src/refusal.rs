@@ -1,6 +1,7 @@
 //! Every "no" that leaves the engine: a closed set with stable numbers and codes.
 //!
 //! Declaration order is precedence: of several reasons that hold at once, a purchase is told the one that stands first here.
+//! One thing is judged before a request is read, and told whatever else is wrong with it: whether its address asks too often.
 //! The key look-up stands between `Overloaded` and `KeyReused`: what is declared after it is never told to a winner who retries.
 
 /// Why a request was refused. The number and the code of a variant never change; each code has a page in `docs/errors/`.
@@ -33,6 +34,8 @@ pub enum Refusal {
     TicketInvalid = 35,
     /// The request comes from a page that nobody has let in.
     OriginRefused = 36,
+    /// The address or the customer asks more often than one may.
+    RateLimited = 38,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -101,7 +104,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -115,6 +118,7 @@ impl Refusal {
         Self::RoleInsufficient,
         Self::TicketInvalid,
         Self::OriginRefused,
+        Self::RateLimited,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -164,6 +168,7 @@ impl Refusal {
             Self::RoleInsufficient => "role_insufficient",
             Self::TicketInvalid => "ticket_invalid",
             Self::OriginRefused => "origin_refused",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -220,6 +225,7 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::MediaTypeUnsupported => 415,
             Self::KeyReused | Self::PictureInvalid => 422,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::Overloaded | Self::Paused | Self::StorageFull | Self::OutcomeUnknown => 503,
             Self::NotOpen
@@ -264,6 +270,7 @@ impl Refusal {
             Self::RoleInsufficient => "The role of this admin token does not allow this; use a token of another role.",
             Self::TicketInvalid => "The ticket of this stream is missing, over or used; take a new one.",
             Self::OriginRefused => "The page that sent this may not; the sale's operator can let it in.",
+            Self::RateLimited => "Too many requests; try again after the time given.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",

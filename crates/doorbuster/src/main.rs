@@ -6,6 +6,7 @@ mod config;
 mod customer;
 mod data_client;
 mod demo;
+mod limits;
 mod pages;
 mod preflight;
 mod report;

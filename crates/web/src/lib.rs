@@ -4,6 +4,7 @@
 //! routes on one screen. No rule of a sale is decided here.
 
 mod accounts;
+mod address;
 mod admin;
 mod app;
 mod body;
@@ -17,6 +18,7 @@ mod feed;
 mod handover;
 mod hold_token;
 mod identify;
+mod limits;
 mod made;
 mod metrics;
 mod origin;
@@ -41,5 +43,6 @@ mod webhooks;
 pub mod wire;
 
 pub use app::{App, AppOptions};
+pub use limits::{LimitOptions, Rate};
 pub use router::openapi;
 pub use server::{ListenError, Listener, ListenerOptions};

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
 use crate::app::App;
+use crate::limits::Kind;
 use crate::origin::Caller;
 use crate::pending::Pending;
 use crate::problem::Problem;
@@ -123,6 +124,7 @@ pub(crate) fn begin(
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
+    app.limits.of_customer(Kind::Purchases, &open.pass.customer.0, now)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {

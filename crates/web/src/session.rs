@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::identify;
+use crate::limits::{self, Kind};
 use crate::problem::{Problem, ProblemBody};
 
 /// The prefix makes browsers insist on TLS (or this machine), the whole site and no other host.
@@ -22,7 +23,7 @@ const TOKEN_BYTES_MAX: usize = 3_800;
 /// For a token that does not expire.
 const SECONDS_MAX: u64 = 12 * 60 * 60;
 /// Stands for no sale where a customer is told apart from others over all of them.
-const NO_SALE: SaleId = SaleId([0; 16]);
+pub(crate) const NO_SALE: SaleId = SaleId([0; 16]);
 
 /// The access token in a cookie header.
 pub(crate) fn token_in(cookies: &str) -> Option<&str> {
@@ -44,7 +45,7 @@ pub(crate) struct SessionAnswer {
     security(("token" = []))
 )]
 pub(crate) async fn begin(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
+    let identity = limits::identity(&app, &headers, Kind::Passes)?;
     let token = identify::token(&headers)?;
     let is_plain = token.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b',' | b';' | b'\\'));
     if !is_plain || token.len() > TOKEN_BYTES_MAX {

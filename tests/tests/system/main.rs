@@ -12,6 +12,7 @@ mod folders;
 mod handover;
 mod identities;
 mod kills;
+mod limits;
 mod load;
 mod operator;
 mod payments;
