@@ -88,6 +88,7 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::TokenExpired
         | Refusal::RoleInsufficient
         | Refusal::OriginRefused
+        | Refusal::Blocked
         | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::RateLimited | Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => {

@@ -1,7 +1,7 @@
 //! Every "no" that leaves the engine: a closed set with stable numbers and codes.
 //!
 //! Declaration order is precedence: of several reasons that hold at once, a purchase is told the one that stands first here.
-//! One thing is judged before a request is read, and told whatever else is wrong with it: whether its address asks too often.
+//! One thing is judged before a request is read, and told whatever else is wrong with it: whether its address is blocked, or asks too often.
 //! The key look-up stands between `Overloaded` and `KeyReused`: what is declared after it is never told to a winner who retries.
 
 /// Why a request was refused. The number and the code of a variant never change; each code has a page in `docs/errors/`.
@@ -36,6 +36,8 @@ pub enum Refusal {
     OriginRefused = 36,
     /// The address or the customer asks more often than one may.
     RateLimited = 38,
+    /// The operator has blocked the address or the customer.
+    Blocked = 39,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -104,7 +106,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -119,6 +121,7 @@ impl Refusal {
         Self::TicketInvalid,
         Self::OriginRefused,
         Self::RateLimited,
+        Self::Blocked,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -169,6 +172,7 @@ impl Refusal {
             Self::TicketInvalid => "ticket_invalid",
             Self::OriginRefused => "origin_refused",
             Self::RateLimited => "rate_limited",
+            Self::Blocked => "blocked",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -219,6 +223,7 @@ impl Refusal {
             | Self::RoleInsufficient
             | Self::TicketInvalid
             | Self::OriginRefused
+            | Self::Blocked
             | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -271,6 +276,7 @@ impl Refusal {
             Self::TicketInvalid => "The ticket of this stream is missing, over or used; take a new one.",
             Self::OriginRefused => "The page that sent this may not; the sale's operator can let it in.",
             Self::RateLimited => "Too many requests; try again after the time given.",
+            Self::Blocked => "You are blocked here; if a time is given, until then.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",

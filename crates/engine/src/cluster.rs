@@ -23,13 +23,14 @@ impl Engine {
     }
 
     /// Takes part in the sales that other processes have created since, and learns which admin tokens are believed,
-    /// whether customers were erased and what the sales' pages show; for a cluster, now and then. Blocks while a chain is read.
+    /// whether customers were erased, who is blocked and what the sales' pages show; for a cluster, now and then. Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.read_tokens_anew()?;
         self.vault.notice_erasures()?;
         self.notice_showcases()?;
+        self.notice_blocks()?;
         let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
             match self.sale(&secrets.name) {

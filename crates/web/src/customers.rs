@@ -42,6 +42,7 @@ pub(crate) async fn take_pass(
 }
 
 async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &HeaderMap) -> Result<PassAnswer, Problem> {
+    limits::of_passenger(app, identity)?;
     let (definition, view) = (sale.definition(), sale.view());
     let now = ChainTime(app.engine.now());
     if now < definition.passes_open_at {
@@ -111,7 +112,7 @@ pub(crate) async fn mine(
         Err(problem)
             if matches!(
                 problem.refusal,
-                Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded
+                Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded | Refusal::Blocked
             ) =>
         {
             None

@@ -1,11 +1,12 @@
-//! Who asks too often: limits by address, before anything of a request is read, and by customer, once it is certain who asks.
+//! Who may not ask, and who asks too often: the block list and limits by address, before anything of a request is read, and by customer, once it is certain who asks.
 //!
 //! Whoever proves a purchase or a pass is let through within two requests a second, whatever others do from the same address. What is static,
 //! what providers call, and whether the process is well, is not limited.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use domain::{ChainTime, Refusal};
+use domain::{ChainTime, Pseudonym, Refusal};
 use engine::Engine;
 use gate::identity::Identity;
 use http::request::Parts;
@@ -18,7 +19,6 @@ use crate::app::App;
 use crate::identify;
 use crate::problem::Problem;
 use crate::purchase::{self, Head};
-use crate::session::NO_SALE;
 
 /// What a customer who proves a purchase or a pass has in any case.
 const PROVEN_PER_SECOND: u32 = 2;
@@ -144,21 +144,26 @@ impl Limits {
         }
     }
 
-    /// Judges by address. `prove` says which customer's purchase or pass a request carries, and is asked only if it would be refused.
+    /// Judges by address, which is on the block list until `listed`, if it is. `prove` says which customer's purchase or pass a request carries, and is asked only if it would be refused.
     fn of_address(
         &self,
         client: &Client,
+        listed: Option<u64>,
         kind: Kind,
         now: u64,
         prove: impl FnOnce() -> Option<[u8; 16]>,
     ) -> Result<(), Problem> {
+        if let Some(end) = listed {
+            // Whatever an operator says of an address: somebody at it may have an order.
+            return if kind == Kind::Status && self.is_proven(prove(), now) { Ok(()) } else { Err(blocked(end, now)) };
+        }
         if client.is_loopback && !self.loopback {
             return Ok(());
         }
-        let blocked = if kind == Kind::Status { None } else { self.automatic.rest(client.hash, now) };
+        let automatic = if kind == Kind::Status { None } else { self.automatic.rest(client.hash, now) };
         let limited = || self.limiter(By::Address, kind)?.check(client.hash, now).err();
-        let Some(wait) = blocked.or_else(limited) else { return Ok(()) };
-        if prove().is_some_and(|customer| self.proven.check(self.addresses.hash(&customer), now).is_ok()) {
+        let Some(wait) = automatic.or_else(limited) else { return Ok(()) };
+        if self.is_proven(prove(), now) {
             return Ok(());
         }
         let is_hammering = self.refusals.as_ref().is_some_and(|refusals| refusals.check(client.hash, now).is_err());
@@ -168,6 +173,11 @@ impl Limits {
         }
         let wait = if kind == Kind::Status { wait } else { wait.max(block.unwrap_or(0)) };
         Err(self.refuse(By::Address, kind, now, wait))
+    }
+
+    /// Whether whoever proves something has not done so more often than everybody may.
+    fn is_proven(&self, customer: Option<[u8; 16]>, now: u64) -> bool {
+        customer.is_some_and(|customer| self.proven.check(self.addresses.hash(&customer), now).is_ok())
     }
 
     /// Judges by customer, who is certain. `key` tells customers apart.
@@ -207,16 +217,46 @@ pub(crate) fn judge(app: &App, client: &Client, parts: &Parts) -> Result<(), Pro
     if let (Kind::Purchases, Some((sale, _))) = (kind, purchase::target(path)) {
         return of_purchase(app, client, sale, &Head::of(&parts.headers));
     }
-    app.limits.of_address(client, kind, app.engine.now(), || owner_of(&app.engine, path, &parts.headers))
+    let now = app.engine.now();
+    let listed = app.engine.address_block(client.address, now);
+    app.limits.of_address(client, listed, kind, now, || owner_of(&app.engine, path, &parts.headers))
 }
 
 /// The same for a purchase, whose sale is named.
 pub(crate) fn of_purchase(app: &App, client: &Client, sale: &str, head: &Head<'_>) -> Result<(), Problem> {
     let now = app.engine.now();
-    app.limits.of_address(client, Kind::Purchases, now, || {
+    let listed = app.engine.address_block(client.address, now);
+    app.limits.of_address(client, listed, Kind::Purchases, now, || {
         let sale = app.engine.sale(sale)?;
         identify::pass(&app.engine, &sale, head, now).ok().map(|open| open.pass.customer.0)
     })
+}
+
+/// What somebody hears who is on the block list until then.
+fn blocked(end: u64, now: u64) -> Problem {
+    let until = (end != u64::MAX).then_some(end);
+    Problem {
+        retry_at: until.map(ChainTime),
+        retry_after_seconds: until.map(|end| end.saturating_sub(now).div_ceil(1_000)),
+        ..Refusal::Blocked.into()
+    }
+}
+
+/// Judges the customer of a purchase, whose pass and token are good.
+pub(crate) fn of_buyer(app: &App, head: &Head<'_>, customer: Pseudonym, now: u64) -> Result<(), Problem> {
+    // A pass does not say who it is over all sales; the token does, and is read while any customer is blocked.
+    let who = || Ok(known_as(&app.engine, &app.engine.identities.verify(identify::token_in(head)?, now)?));
+    if let Some(end) = app.engine.customer_block::<Refusal>(who, now)? {
+        return Err(blocked(end, now));
+    }
+    app.limits.of_customer(Kind::Purchases, &customer.0, now)
+}
+
+/// Judges whoever wants a pass by the block list.
+pub(crate) fn of_passenger(app: &App, identity: &Identity) -> Result<(), Problem> {
+    let now = app.engine.now();
+    let Ok(block) = app.engine.customer_block(|| Ok::<_, Infallible>(known_as(&app.engine, identity)), now);
+    block.map_or(Ok(()), |end| Err(blocked(end, now)))
 }
 
 /// The customer by access token, who has not asked too often.
@@ -228,7 +268,7 @@ pub(crate) fn identity(app: &App, headers: &HeaderMap, kind: Kind) -> Result<Ide
 
 /// Tells customers apart over all sales.
 fn known_as(engine: &Engine, identity: &Identity) -> [u8; 16] {
-    engine.identity_key.identity_hash(NO_SALE, &identity.issuer, &identity.subject)
+    engine.customer_hash(&identity.issuer, &identity.subject)
 }
 
 /// Whoever asks about an order or a purchase, if there may be such a one, and the token is good.
@@ -304,7 +344,7 @@ mod tests {
         let limits = limits();
         let (abuser, other) = (client(&limits, "203.0.113.7"), client(&limits, "203.0.113.8"));
         let mut now = 1_790_000_000_000;
-        let ask = |kind, now| limits.of_address(&abuser, kind, now, || None).map_err(|problem| problem.retry_at);
+        let ask = |kind, now| limits.of_address(&abuser, None, kind, now, || None).map_err(|problem| problem.retry_at);
         for seconds in [10, 20, 40, 40] {
             let mut told = Vec::new();
             for _ in 0..50 {
@@ -312,8 +352,8 @@ mod tests {
             }
             assert_eq!(told.last(), Some(&Some(ChainTime(now + seconds * 1_000))));
             assert!(ask(Kind::Passes, now).is_err());
-            assert!(limits.of_address(&other, Kind::Passes, now, || None).is_ok());
-            let proven = |now| limits.of_address(&abuser, Kind::Purchases, now, || Some([1; 16])).is_ok();
+            assert!(limits.of_address(&other, None, Kind::Passes, now, || None).is_ok());
+            let proven = |now| limits.of_address(&abuser, None, Kind::Purchases, now, || Some([1; 16])).is_ok();
             assert_eq!((0..20).filter(|_| proven(now)).count(), 4);
             assert!(proven(now + 500) && !proven(now + 500));
             now += seconds * 1_000;
@@ -336,7 +376,7 @@ mod tests {
         assert!((0..1_000).all(|_| limits.of_customer(Kind::Status, &[7; 16], 5).is_ok()));
         let none = limits_of(LimitOptions::default());
         let anybody = client(&none, "203.0.113.7");
-        assert!((0..1_000).all(|_| none.of_address(&anybody, Kind::Passes, 5, || None).is_ok()));
+        assert!((0..1_000).all(|_| none.of_address(&anybody, None, Kind::Passes, 5, || None).is_ok()));
     }
 
     #[test]
@@ -344,10 +384,24 @@ mod tests {
         let mut limits = limits();
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             let local = client(&limits, address);
-            assert!((0..100).all(|_| limits.of_address(&local, Kind::Status, 5, || None).is_ok()), "{address}");
+            assert!((0..100).all(|_| limits.of_address(&local, None, Kind::Status, 5, || None).is_ok()), "{address}");
         }
         limits.loopback = true;
         let local = client(&limits, "127.0.0.1");
-        assert_eq!((0..100).filter(|_| limits.of_address(&local, Kind::Status, 5, || None).is_ok()).count(), 5);
+        assert_eq!((0..100).filter(|_| limits.of_address(&local, None, Kind::Status, 5, || None).is_ok()).count(), 5);
+    }
+
+    #[test]
+    fn an_address_on_the_block_list_is_told_until_when_and_shows_own_orders_only() {
+        let limits = limits();
+        let local = client(&limits, "127.0.0.1");
+        let ask = |kind, end, owner: Option<[u8; 16]>| limits.of_address(&local, Some(end), kind, 5_000, || owner);
+        let refused = ask(Kind::Status, 7_500, None).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::Blocked);
+        assert_eq!((refused.retry_at, refused.retry_after_seconds), (Some(ChainTime(7_500)), Some(3)));
+        let refused = ask(Kind::Passes, u64::MAX, None).unwrap_err();
+        assert_eq!((refused.retry_at, refused.retry_after_seconds), (None, None));
+        assert!(ask(Kind::Purchases, u64::MAX, Some([1; 16])).is_err(), "a pass is not an order");
+        assert_eq!((0..10).filter(|_| ask(Kind::Status, u64::MAX, Some([1; 16])).is_ok()).count(), 4);
     }
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
-use domain::{Refusal, SaleId};
+use domain::Refusal;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -22,8 +22,6 @@ const COOKIE: &str = "__Host-doorbuster";
 const TOKEN_BYTES_MAX: usize = 3_800;
 /// For a token that does not expire.
 const SECONDS_MAX: u64 = 12 * 60 * 60;
-/// Stands for no sale where a customer is told apart from others over all of them.
-pub(crate) const NO_SALE: SaleId = SaleId([0; 16]);
 
 /// The access token in a cookie header.
 pub(crate) fn token_in(cookies: &str) -> Option<&str> {
@@ -54,7 +52,7 @@ pub(crate) async fn begin(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     }
     let rest = identity.expires_at_milliseconds.map(|end| end.saturating_sub(app.engine.now()) / 1_000);
     let seconds = rest.unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
-    let hash = app.engine.identity_key.identity_hash(NO_SALE, &identity.issuer, &identity.subject);
+    let hash = app.engine.customer_hash(&identity.issuer, &identity.subject);
     let answer = Json(SessionAnswer { customer: HEXLOWER.encode(&hash[..8]) });
     with_cookie(answer.into_response(), token, seconds)
 }

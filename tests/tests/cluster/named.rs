@@ -263,6 +263,23 @@ fn a_token_is_believed_and_refused_by_every_process() {
     until("the first gate refuses it", || told(&one) == 401);
 }
 
+/// The vault has the block list, and every process notices.
+#[test]
+fn a_customer_who_is_blocked_at_one_gate_is_blocked_at_all() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("blocked", 1));
+    let ((one, _), (other, _)) = (cluster.gate("gate-1"), cluster.gate("gate-2"));
+    let mut anna = one.customer("anna-who-resells", "blocked");
+    let body = json!({ "issuer": ISSUER, "subject": "anna-who-resells", "reason": "resells" });
+    let id = other.operate(Request::post("/admin/v1/blocks").json(&body)).is(201, "").text("id");
+    let asks = Request::post("/v1/sales/blocked/passes").bearer(&anna.token);
+    other.ask(&asks).is(403, "blocked");
+    until("the other gate knows it", || one.ask(&asks).status == 403);
+    one.operate(Request::new("DELETE", &format!("/admin/v1/blocks/{id}"))).is(200, "");
+    until("the first gate knows that it is over", || other.ask(&asks).status == 201);
+    anna.take_pass().is(201, "");
+}
+
 /// The vault has it, and every process notices: what is set at one gate is shown by all.
 #[test]
 fn a_picture_and_an_embedder_are_known_to_every_process() {

@@ -57,6 +57,7 @@ fn text(refusal: Refusal) -> &'static str {
         Refusal::TicketInvalid => page!("ticket_invalid"),
         Refusal::OriginRefused => page!("origin_refused"),
         Refusal::RateLimited => page!("rate_limited"),
+        Refusal::Blocked => page!("blocked"),
         Refusal::Overloaded => page!("overloaded"),
         Refusal::KeyReused => page!("key_reused"),
         Refusal::NotOpen => page!("not_open"),
