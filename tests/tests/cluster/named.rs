@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{Reach, Request, SMALL_PICTURE, eventually, open_sale, until};
+use system_tests::{ISSUER, Reach, Request, SMALL_PICTURE, eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
