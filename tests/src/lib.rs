@@ -22,7 +22,7 @@ pub use binary::{Ended, doorbuster, doorbuster_in};
 pub use customer::{Customer, sign_with, token_of};
 pub use folder::Folder;
 pub use promises::{audit_is_clean, audit_is_complete, verify_sale};
-pub use sales::{SMALL_PICTURE, item, open_sale, sale_of};
+pub use sales::{SMALL_PICTURE, item, now_milliseconds, open_sale, sale_of};
 pub use server::{Reach, Server};
 pub use stream::{Event, Events};
 pub use waiting::{TIME_MAX, eventually, eventually_within, until, within};

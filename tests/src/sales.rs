@@ -56,7 +56,7 @@ pub fn item(name: &str, stock: u32) -> ItemDefinition {
 pub const SMALL_PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\x90wS\xde\0\0\0\x0cIDATx\xdacX\x11\xa9\x0f\0\x02\xdd\x011\x82\xb9\xb7i\0\0\0\0IEND\xaeB`\x82";
 
 /// The wall clock.
-pub(crate) fn now_milliseconds() -> u64 {
+pub fn now_milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     u64::try_from(since.as_millis()).expect("milliseconds fit for a while")
 }

@@ -3,10 +3,11 @@
 //! It blocks, retries nothing and judges nothing.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// An answer that takes longer than this is no answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
@@ -150,11 +151,22 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, ANSWER_TIME_MAX)?;
+        Self::of(TcpStream::connect_timeout(&to, ANSWER_TIME_MAX)?)
+    }
+
+    fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
         stream.set_write_timeout(Some(ANSWER_TIME_MAX))?;
         Ok(Self { stream, unread: Vec::new() })
+    }
+
+    /// Connects from that address of this machine.
+    pub fn open_from(from: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&to.into(), ANSWER_TIME_MAX)?;
+        Self::of(socket.into())
     }
 
     /// Sends a request and reads the whole answer; the connection can be used again.

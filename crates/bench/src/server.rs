@@ -10,7 +10,7 @@ use ledger::Pace;
 use pages::{Site, SiteOptions};
 use serde::{Deserialize, Serialize};
 use web::server::Routes;
-use web::{App, AppOptions, Listener, ListenerOptions};
+use web::{App, AppOptions, LimitOptions, Listener, ListenerOptions};
 
 use crate::deployment::engine_options;
 use crate::process::{Helper, Job, pin, tell, wait_for_end};
@@ -52,7 +52,13 @@ pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
     pin(job.core)?;
     let engine = Engine::start(&job.data, engine_options(Pace::default()))?;
     let site = Site::new(SiteOptions::default())?;
-    let app = App::new(Arc::new(engine), None, None, site, AppOptions { purchase_wait_seconds: 10 });
+    let app = App::new(
+        Arc::new(engine),
+        None,
+        None,
+        site,
+        AppOptions { purchase_wait_seconds: 10, limits: LimitOptions::default() },
+    );
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,

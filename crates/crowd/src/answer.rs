@@ -89,11 +89,14 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::RoleInsufficient
         | Refusal::OriginRefused
         | Refusal::NotEligible
+        | Refusal::Blocked
         | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
-        Refusal::IdentityUnavailable | Refusal::Overloaded | Refusal::OutcomeUnknown | Refusal::Internal => {
-            (Advice::Repeat, false)
-        }
+        Refusal::IdentityUnavailable
+        | Refusal::RateLimited
+        | Refusal::Overloaded
+        | Refusal::OutcomeUnknown
+        | Refusal::Internal => (Advice::Repeat, false),
         Refusal::NotOpen
         | Refusal::Paused
         | Refusal::StorageFull

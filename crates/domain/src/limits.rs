@@ -52,6 +52,8 @@ pub const EXTERNAL_CHARACTERS_MAX: usize = 64;
 pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 /// Sales in one deployment.
 pub const SALES_MAX: usize = 256;
+/// Entries of the block list.
+pub const BLOCKS_MAX: usize = 10_000;
 /// Requests that wait for one owner; beyond it a gate answers `overloaded`.
 pub const INBOX_MAX: usize = 16_384;
 /// Streams of events that one process has open.

@@ -1,6 +1,7 @@
 //! Every "no" that leaves the engine: a closed set with stable numbers and codes.
 //!
 //! Declaration order is precedence: of several reasons that hold at once, a purchase is told the one that stands first here.
+//! One thing is judged before a request is read, and told whatever else is wrong with it: whether its address is blocked, or asks too often.
 //! The key look-up stands between `Overloaded` and `KeyReused`: what is declared after it is never told to a winner who retries.
 
 /// Why a request was refused. The number and the code of a variant never change; each code has a page in `docs/errors/`.
@@ -37,6 +38,10 @@ pub enum Refusal {
     NotEligible = 37,
     /// The token names a key that the shop may have published, and its keys cannot be had now.
     IdentityUnavailable = 38,
+    /// The address or the customer asks more often than one may.
+    RateLimited = 39,
+    /// The operator has blocked the address or the customer.
+    Blocked = 40,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -105,7 +110,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -121,6 +126,8 @@ impl Refusal {
         Self::OriginRefused,
         Self::NotEligible,
         Self::IdentityUnavailable,
+        Self::RateLimited,
+        Self::Blocked,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -172,6 +179,8 @@ impl Refusal {
             Self::OriginRefused => "origin_refused",
             Self::NotEligible => "not_eligible",
             Self::IdentityUnavailable => "identity_unavailable",
+            Self::RateLimited => "rate_limited",
+            Self::Blocked => "blocked",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -223,12 +232,14 @@ impl Refusal {
             | Self::TicketInvalid
             | Self::OriginRefused
             | Self::NotEligible
+            | Self::Blocked
             | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
             Self::MediaTypeUnsupported => 415,
             Self::KeyReused | Self::PictureInvalid => 422,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::IdentityUnavailable | Self::Overloaded | Self::Paused | Self::StorageFull | Self::OutcomeUnknown => {
                 503
@@ -279,6 +290,8 @@ impl Refusal {
             Self::IdentityUnavailable => {
                 "The access token cannot be checked right now; try again after the time given."
             }
+            Self::RateLimited => "Too many requests; try again after the time given.",
+            Self::Blocked => "You are blocked here; if a time is given, until then.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",

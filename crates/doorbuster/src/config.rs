@@ -8,6 +8,7 @@ use domain::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigArgs;
+use crate::limits::LimitSettings;
 
 /// The manual of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -23,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) purchases: PurchaseSettings,
     pub(crate) books: BooksSettings,
     pub(crate) retention: RetentionSettings,
+    pub(crate) limits: LimitSettings,
     pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
@@ -49,6 +51,7 @@ pub(crate) struct RetentionSettings {
 pub(crate) struct PublicSettings {
     pub(crate) address: SocketAddr,
     pub(crate) threads: usize,
+    pub(crate) trusted_proxies: Vec<String>,
     pub(crate) connections_max: usize,
     pub(crate) head_seconds_max: u64,
     pub(crate) body_seconds_max: u64,
@@ -210,7 +213,8 @@ const PASSWORDS: [(&str, &str); 4] = [
     ("postgres.password", "DOORBUSTER_POSTGRES__PASSWORD"),
 ];
 /// Lists: in the environment and after --set their parts are separated by commas.
-const LISTS: [(&str, &str); 8] = [
+const LISTS: [(&str, &str); 9] = [
+    ("public.trusted_proxies", "DOORBUSTER_PUBLIC__TRUSTED_PROXIES"),
     (SECRETS_KEY, SECRETS_VARIABLE),
     ("identity.required_claims", "DOORBUSTER_IDENTITY__REQUIRED_CLAIMS"),
     ("payment.callback_secrets", "DOORBUSTER_PAYMENT__CALLBACK_SECRETS"),
@@ -268,8 +272,9 @@ impl Settings {
         let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
         let mut settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
         // A variable that is set but empty gives one empty part: it means none.
-        let Self { identity, payment, redis, nats, postgres, .. } = &mut settings;
+        let Self { public, identity, payment, redis, nats, postgres, .. } = &mut settings;
         let lists = [
+            &mut public.trusted_proxies,
             &mut identity.hs256_secrets,
             &mut identity.required_claims,
             &mut payment.callback_secrets,
@@ -308,6 +313,7 @@ impl Settings {
             );
         }
         self.check_claims_and_keys()?;
+        self.limit_options()?;
         crate::pages::site(self)?;
         self.check_cluster()?;
         self.fault_point()?;

@@ -1,12 +1,14 @@
 //! The binary: reads the command line and hands over to one file per command. No logic of a sale lives here.
 
 mod audit;
+mod block;
 mod cluster;
 mod config;
 mod customer;
 mod data_client;
 mod demo;
 mod identity;
+mod limits;
 mod pages;
 mod pass_key;
 mod preflight;
@@ -85,6 +87,11 @@ enum Command {
         #[command(subcommand)]
         command: customer::CustomerCommand,
     },
+    /// Refuse addresses, networks and customers: add, list, remove.
+    Block {
+        #[command(subcommand)]
+        command: block::BlockCommand,
+    },
     /// Have events delivered to the shop: add, list, rotate, replay, pause, resume, remove.
     Webhook {
         #[command(subcommand)]
@@ -162,6 +169,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token { command } => token::run(command),
         Command::PassKey { command } => pass_key::run(command),
         Command::Customer { command } => customer::run(command),
+        Command::Block { command } => block::run(command),
         Command::Webhook { command } => webhook::run(command),
         Command::Audit(args) => audit::run(&args),
         Command::Log { command } => audit::export(&command),

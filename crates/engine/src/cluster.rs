@@ -23,7 +23,8 @@ impl Engine {
     }
 
     /// Takes part in the sales that other processes have created since, and learns which admin tokens are believed,
-    /// which pass keys there are, whether customers were erased and what the sales' pages show; for a cluster, now and then. Blocks while a chain is read.
+    /// which pass keys there are, whether customers were erased, who is blocked and what the sales' pages show; for a cluster, now and then.
+    /// Blocks while a chain is read.
     pub fn look_for_sales(&self) -> Result<(), StartError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,6 +32,7 @@ impl Engine {
         self.notice_pass_keys()?;
         self.vault.notice_erasures()?;
         self.notice_showcases()?;
+        self.notice_blocks()?;
         let mut joined = Vec::new();
         for secrets in self.vault.with(|vault| vault.sales())? {
             match self.sale(&secrets.name) {

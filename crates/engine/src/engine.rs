@@ -194,6 +194,7 @@ pub struct Engine {
     /// In a cluster: the admin tokens as last read, so that no request waits for the vault.
     pub(crate) admin_tokens: RwLock<AdminTokens>,
     pub(crate) showcases: Showcases,
+    pub(crate) blocks: crate::blocks::Blocks,
 }
 
 impl Engine {
@@ -229,9 +230,11 @@ impl Engine {
             cluster,
             admin_tokens: RwLock::default(),
             showcases: Showcases::default(),
+            blocks: Default::default(),
         };
         // Before there are sales, each of which takes its own.
         engine.read_showcases_anew()?;
+        engine.read_blocks_anew()?;
         if engine.cluster.is_some() {
             engine.look_for_sales()?;
             return Ok(engine);

@@ -2,6 +2,7 @@
 //!
 //! This is the one wiring of the engine, alone or as part of a cluster. It decides nothing and speaks no HTTP; `web` serves it, `bench` measures it.
 
+mod blocks;
 mod buyer;
 mod cluster;
 mod data;
@@ -14,6 +15,7 @@ mod showcase;
 mod tokens;
 
 pub use ::cluster::{Order, Roles};
+pub use blocks::{BlockError, BlockTarget};
 pub use buyer::{Buyer, BuyerError};
 pub use data::{DataError, DataFolder};
 pub use engine::{ClusterSettings, CreateError, Engine, EngineOptions, OnFatal, StartError};

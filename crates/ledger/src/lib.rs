@@ -13,6 +13,7 @@ pub use books::{Applied, Books, BooksError, Service};
 pub use service::{BooksService, FollowState, Pace, StepError, step};
 pub use store::StoreError;
 pub use vault::{
-    AdminToken, AdminTokens, CustomerError, DeploymentKeys, KeptPicture, KeptShowcases, KnownCustomer, NewAdminToken,
-    NewCustomer, PictureFile, PostgresOptions, PostgresVault, SaleSecrets, Vault, VaultError, VaultService, VaultStore,
+    AdminToken, AdminTokens, CustomerError, DeploymentKeys, KeptBlock, KeptBlocks, KeptPicture, KeptShowcases,
+    KnownCustomer, NewAdminToken, NewCustomer, PictureFile, PostgresOptions, PostgresVault, SaleSecrets, Vault,
+    VaultError, VaultService, VaultStore,
 };

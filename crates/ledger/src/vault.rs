@@ -1,9 +1,10 @@
-//! The vault: keys, sale secrets, the customer behind each pseudonym, the admin tokens and what the sales' pages show. In one synced file of mode 0600 for a
+//! The vault: keys, sale secrets, the customer behind each pseudonym, the admin tokens, the block list and what the sales' pages show. In one synced file of mode 0600 for a
 //! deployment of one process, in PostgreSQL for one whose processes share it.
 //!
 //! What a call has returned is durable. Nothing here is derived from a chain, so nothing here can be rebuilt; a purchase never
 //! reads it.
 
+mod blocks;
 mod postgres;
 mod service;
 mod showcase;
@@ -17,6 +18,7 @@ use std::path::Path;
 use aws_lc_rs::digest;
 use domain::{Pseudonym, Role, SaleId, SaleOrdinal};
 
+pub use self::blocks::{KeptBlock, KeptBlocks};
 pub use self::postgres::{PostgresOptions, PostgresVault};
 pub use self::service::{CustomerError, VaultService};
 pub use self::showcase::{KeptPicture, KeptShowcases, PictureFile};
@@ -81,6 +83,18 @@ pub trait VaultStore: Send {
 
     /// One file's bytes, whichever item it belongs to.
     fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError>;
+
+    /// The block list.
+    fn blocks(&mut self) -> Result<KeptBlocks, VaultError>;
+
+    /// How many changes there have been to the block list. What another process remembers of it holds while this does not change.
+    fn block_changes(&mut self) -> Result<u64, VaultError>;
+
+    /// Keeps an entry of the block list, in place of the one of its id. Those that have expired when it was made are forgotten with it.
+    fn put_block(&mut self, block: &KeptBlock) -> Result<(), VaultError>;
+
+    /// Forgets the entry of that id and gives what was kept of it, if there was one.
+    fn remove_block(&mut self, id: &str) -> Result<Option<KeptBlock>, VaultError>;
 
     /// The admin tokens as they stand.
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError>;

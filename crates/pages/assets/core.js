@@ -6,7 +6,7 @@ export const SECOND = 1000;
 const JITTER_MS = 300;
 const RETRY_MS_MAX = 15 * SECOND;
 /** Answers that promise nothing: the same key is sent again. */
-const ASK_AGAIN = ["outcome_unknown", "overloaded", "paused", "storage_full", "internal", "interrupted"];
+const ASK_AGAIN = ["outcome_unknown", "rate_limited", "overloaded", "paused", "storage_full", "internal", "interrupted"];
 const NEEDS_PASS = ["pass_expired", "pass_spent", "pass_invalid", "pass_foreign"];
 
 export const sleep = (ms) => new Promise((wake) => setTimeout(wake, Math.max(0, ms)));
@@ -112,8 +112,8 @@ export class Api {
 export async function insist(ask) {
   for (let round = 0; ; round += 1) {
     const told = await ask();
-    if (told.status > 0 && told.status < 500) return told;
-    await pause(backOff(round));
+    if (told.status > 0 && told.status < 500 && told.status !== 429) return told;
+    await pause(Math.max(backOff(round), told.after * (1 + 0.5 * Math.random())));
   }
 }
 

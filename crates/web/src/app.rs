@@ -9,6 +9,7 @@ use pages::Site;
 use till::Till;
 use tokio::sync::Semaphore;
 
+use crate::limits::{LimitOptions, Limits};
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
 use crate::site::PageCache;
@@ -24,6 +25,8 @@ const CHAIN_READS_MAX: usize = 4;
 pub struct AppOptions {
     /// How long a purchase waits for its decision before it is answered `pending`, unless `Prefer: wait` says otherwise.
     pub purchase_wait_seconds: u64,
+    /// Who may ask how often.
+    pub limits: LimitOptions,
 }
 
 /// The state that all serving threads share.
@@ -31,6 +34,7 @@ pub struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
+    pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Streams>,
     pub(crate) feed: Feed,
@@ -62,10 +66,12 @@ impl App {
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         let metrics = Metrics::new();
+        let limits = Limits::new(options.limits.clone(), metrics.limited.clone(), metrics.automatic_blocks.clone());
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
+            limits,
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             feed: Feed::default(),

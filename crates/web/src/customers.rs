@@ -15,6 +15,7 @@ use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::limits::{self, Kind};
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::purchase::{unchained, undecided};
@@ -35,12 +36,13 @@ pub(crate) async fn take_pass(
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    let identity = identify::identity(&app.engine, &headers)?;
+    let identity = limits::identity(&app, &headers, Kind::Passes)?;
     let pass = issue_pass(&app, &sale, &identity, &headers).await?;
     Ok((StatusCode::CREATED, Json(pass)))
 }
 
 async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &HeaderMap) -> Result<PassAnswer, Problem> {
+    limits::of_passenger(app, identity)?;
     let (definition, view) = (sale.definition(), sale.view());
     let now = ChainTime(app.engine.now());
     if !identity.is_eligible {
@@ -106,14 +108,19 @@ pub(crate) async fn mine(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    let identity = identify::identity(&app.engine, &headers)?;
+    let identity = limits::identity(&app, &headers, Kind::Status)?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let pass = match issue_pass(&app, &sale, &identity, &headers).await {
         Ok(pass) => Some(pass),
         Err(problem)
             if matches!(
                 problem.refusal,
-                Refusal::NotEligible | Refusal::NotOpen | Refusal::Closed | Refusal::StorageFull | Refusal::Overloaded
+                Refusal::NotEligible
+                    | Refusal::NotOpen
+                    | Refusal::Closed
+                    | Refusal::StorageFull
+                    | Refusal::Overloaded
+                    | Refusal::Blocked
             ) =>
         {
             None
@@ -143,8 +150,8 @@ pub(crate) fn own_order(
     app: &App,
     id: &str,
     headers: &HeaderMap,
-) -> Result<(Arc<Sale>, PurchaseNumber, Pseudonym), Refusal> {
-    let identity = identify::identity(&app.engine, headers)?;
+) -> Result<(Arc<Sale>, PurchaseNumber, Pseudonym), Problem> {
+    let identity = limits::identity(app, headers, Kind::Status)?;
     let (sale, number) = order_at(app, id)?;
     let customer = identify::pseudonym(&sale, &identity);
     Ok((sale, number, customer))
@@ -195,8 +202,8 @@ pub(crate) fn own_purchase(
     app: &App,
     id: &str,
     headers: &HeaderMap,
-) -> Result<(Arc<Sale>, PurchaseId, Pseudonym), Refusal> {
-    let identity = identify::identity(&app.engine, headers)?;
+) -> Result<(Arc<Sale>, PurchaseId, Pseudonym), Problem> {
+    let identity = limits::identity(app, headers, Kind::Status)?;
     let (ordinal, purchase) = app.engine.ids.parse_purchase(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let customer = identify::pseudonym(&sale, &identity);
@@ -238,7 +245,7 @@ pub(crate) async fn orders(
     Query(query): Query<PageQuery<String>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
+    let identity = limits::identity(&app, &headers, Kind::Status)?;
     let cursor = match query.cursor.as_deref() {
         None => None,
         Some(order) => Some(app.engine.ids.parse_order(order).ok_or(Refusal::NotFound)?),

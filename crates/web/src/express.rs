@@ -19,12 +19,13 @@ use domain::limits;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::address::{FORWARDED_FOR, Peer};
 use crate::connections::{Phase, Watch};
-use crate::origin;
 use crate::problem::Problem;
 use crate::purchase::{self, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
+use crate::{limits as rate_limits, origin};
 
 /// Headers of a request in the lane; browsers send about twenty.
 const HEADERS_MAX: usize = 48;
@@ -53,7 +54,7 @@ pub(crate) enum Leaves {
 }
 
 /// Serves one purchase after another, until the connection ends or asks for something else.
-pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Watch) -> Leaves {
+pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Watch, peer: &Peer) -> Leaves {
     loop {
         let length = match read(stream, front).await {
             Ok(0) | Err(_) => return Leaves::Ended,
@@ -67,10 +68,10 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             };
             watch.enter(Phase::Handling);
             let request_id = front.app.request_id(request.request_id);
+            let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
             let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
-            let begun = admitted
-                .as_ref()
-                .map_err(Problem::clone)
+            let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
+                .and_then(|()| admitted.as_ref().map_err(Problem::clone))
                 .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
             (request_id, admitted.unwrap_or_default(), begun)
         };
@@ -130,6 +131,7 @@ struct Request<'a> {
     item: &'a str,
     head: Head<'a>,
     request_id: Option<&'a str>,
+    forwarded_for: Option<&'a str>,
     body: &'a [u8],
 }
 
@@ -146,7 +148,7 @@ impl<'a> Request<'a> {
             return None;
         }
         let (sale, item) = purchase::target(parsed.path?)?;
-        let (mut head, mut request_id, mut length) = (Head::default(), None, None);
+        let (mut head, mut request_id, mut forwarded_for, mut length) = (Head::default(), None, None, None);
         for header in parsed.headers.iter() {
             if header.name.len() == 6 && is(header.name, "cookie") {
                 if head.caller.cookie.replace(header.value).is_some() {
@@ -165,6 +167,7 @@ impl<'a> Request<'a> {
                 14 if is(header.name, "content-length") => &mut length,
                 14 if is(header.name, "sec-fetch-site") => &mut head.caller.site,
                 15 if is(header.name, "doorbuster-pass") => &mut head.pass,
+                15 if is(header.name, FORWARDED_FOR.as_str()) => &mut forwarded_for,
                 15 if is(header.name, "idempotency-key") => &mut head.key,
                 _ if changes_the_connection(header.name) => return None,
                 _ => continue,
@@ -179,7 +182,7 @@ impl<'a> Request<'a> {
         let body = &bytes[head_length..];
         let plain = length.unwrap_or("0");
         let whole = plain.bytes().all(|byte| byte.is_ascii_digit()) && plain.parse() == Ok(body.len());
-        whole.then_some(Self { sale, item, head, request_id, body })
+        whole.then_some(Self { sale, item, head, request_id, forwarded_for, body })
     }
 }
 

@@ -35,6 +35,13 @@ fn bearer_in(authorization: Option<&str>) -> Result<&str, Refusal> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Refusal::TokenInvalid) }
 }
 
+/// The access token of a purchase.
+pub(crate) fn token_in<'a>(head: &Head<'a>) -> Result<&'a str, Refusal> {
+    // An `Authorization` that cannot be read is no way to the cookie either.
+    let cookie = head.caller.cookie.filter(|_| !head.caller.has_token);
+    token_of(head.authorization, cookie)
+}
+
 fn token_of<'a>(authorization: Option<&'a str>, cookie: Option<&'a [u8]>) -> Result<&'a str, Refusal> {
     match (authorization, cookie) {
         (None, Some(cookie)) => session::token_in(cookie).ok_or(Refusal::TokenInvalid),
@@ -55,9 +62,7 @@ pub(crate) fn pseudonym(sale: &Sale, identity: &Identity) -> Pseudonym {
 /// Believes pass and token together: a pass alone buys nothing, and the token it was taken with is known again by its hash.
 /// Another token of the same customer, a renewed one say, is verified once and serves as well.
 pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> Result<OpenPass, Refusal> {
-    // An `Authorization` that cannot be read is no way to the cookie either.
-    let cookie = head.caller.cookie.filter(|_| !head.caller.has_token);
-    let token = token_of(head.authorization, cookie)?;
+    let token = token_in(head)?;
     let presented = head.pass.ok_or(Refusal::PassInvalid);
     let opened = presented.and_then(|text| engine.passes.now().open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));

@@ -4,8 +4,10 @@
 //! routes on one screen. No rule of a sale is decided here.
 
 mod accounts;
+mod address;
 mod admin;
 mod app;
+mod blocks;
 mod body;
 mod connections;
 mod customers;
@@ -17,6 +19,7 @@ mod feed;
 mod handover;
 mod hold_token;
 mod identify;
+mod limits;
 mod made;
 mod metrics;
 mod origin;
@@ -42,5 +45,6 @@ mod webhooks;
 pub mod wire;
 
 pub use app::{App, AppOptions};
+pub use limits::{LimitOptions, Rate};
 pub use router::openapi;
 pub use server::{ListenError, Listener, ListenerOptions};

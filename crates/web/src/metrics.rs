@@ -12,10 +12,23 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::app::App;
+use crate::limits::{By, Kind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    by: &'static str,
+    kind: &'static str,
+}
+
+impl LimitLabel {
+    fn of(by: By, kind: Kind) -> Self {
+        Self { by: by.name(), kind: kind.name() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +77,11 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: Counter,
     pub(crate) connections_timed_out: Counter,
     pub(crate) streams: Gauge,
+    /// By what a limit counts, then by its kind.
+    pub(crate) limited: [[Counter; 3]; 2],
+    pub(crate) automatic_blocks: Counter,
+    limit_entries: Family<LimitLabel, Gauge>,
+    automatic_in_force: Gauge,
     free: Family<ItemLabel, Gauge>,
     position: Family<SaleLabel, Gauge>,
     books_lag: Family<SaleLabel, Gauge>,
@@ -85,6 +103,8 @@ impl Metrics {
         registry.register("refusals", "Requests refused, by code", refusals.clone());
         let stages = Family::<StageLabel, Counter>::default();
         registry.register("purchases", "Purchase requests that reached a stage of the front half", stages.clone());
+        let limited = Family::<LimitLabel, Counter>::default();
+        registry.register("limited", "Requests refused by a limit, by what it counts", limited.clone());
         let metrics = Self {
             refusals: Refusal::ALL
                 .into_iter()
@@ -100,6 +120,10 @@ impl Metrics {
             connections_refused: Counter::default(),
             connections_timed_out: Counter::default(),
             streams: Gauge::default(),
+            limited: By::ALL.map(|by| Kind::ALL.map(|kind| limited.get_or_create_owned(&LimitLabel::of(by, kind)))),
+            automatic_blocks: Counter::default(),
+            limit_entries: Family::default(),
+            automatic_in_force: Gauge::default(),
             free: Family::default(),
             position: Family::default(),
             books_lag: Family::default(),
@@ -119,6 +143,7 @@ impl Metrics {
         let timed_out = "Connections closed because a header, a body or the next request did not come in time";
         registry.register("connections_timed_out", timed_out, metrics.connections_timed_out.clone());
         registry.register("streams", "Open streams of events", metrics.streams.clone());
+        metrics.register_limits(&mut registry);
         registry.register("units_free", "Free units of an item", metrics.free.clone());
         registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
         let of_orders = "Records that the order service has not applied";
@@ -134,15 +159,27 @@ impl Metrics {
         registry.register("payments", payments, metrics.payments.clone());
         let failures = "Calls to the payment provider that did not do what was asked";
         registry.register("provider_failures", failures, metrics.provider_failures.clone());
-        registry.register(
-            "webhook_waiting",
-            "Events that a webhook has not been told",
-            metrics.webhook_waiting.clone(),
-        );
-        let parked = "Events that a webhook could not be told";
-        registry.register("webhook_parked", parked, metrics.webhook_parked.clone());
-        registry.register("webhook_paused", "1 while a webhook is not called", metrics.webhook_paused.clone());
+        metrics.register_webhooks(&mut registry);
         Self { registry, ..metrics }
+    }
+
+    fn register_webhooks(&self, registry: &mut Registry) {
+        registry.register("webhook_waiting", "Events that a webhook has not been told", self.webhook_waiting.clone());
+        let parked = "Events that a webhook could not be told";
+        registry.register("webhook_parked", parked, self.webhook_parked.clone());
+        registry.register("webhook_paused", "1 while a webhook is not called", self.webhook_paused.clone());
+    }
+
+    fn register_limits(&self, registry: &mut Registry) {
+        registry.register(
+            "limit_entries",
+            "Addresses or customers that a limit counts now",
+            self.limit_entries.clone(),
+        );
+        let blocks = "Blocks of addresses that went on although they were refused";
+        registry.register("automatic_blocks", blocks, self.automatic_blocks.clone());
+        let in_force = "Addresses that are blocked now because they went on";
+        registry.register("automatic_blocks_in_force", in_force, self.automatic_in_force.clone());
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
@@ -160,6 +197,7 @@ impl Metrics {
         self.look_at_sales(&app.engine);
         self.look_at_payments(app);
         self.look_at_webhooks(app);
+        self.look_at_limits(app);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
         text
@@ -176,6 +214,16 @@ impl Metrics {
                 self.payments.get_or_create(&PaymentLabel { sale, status }).set(count.cast_signed());
             }
         }
+    }
+
+    fn look_at_limits(&self, app: &App) {
+        let now = app.engine.now();
+        for (by, kind) in of_limits() {
+            let label = LimitLabel::of(by, kind);
+            let entries = i64::try_from(app.limits.in_use(by, kind, now)).unwrap_or(i64::MAX);
+            self.limit_entries.get_or_create(&label).set(entries);
+        }
+        self.automatic_in_force.set(i64::try_from(app.limits.automatic_in_force(now)).unwrap_or(i64::MAX));
     }
 
     fn look_at_webhooks(&self, app: &App) {
@@ -230,6 +278,10 @@ impl Metrics {
             self.broken.get_or_create(&PromiseLabel { promise: promise.id() }).set(is_broken);
         }
     }
+}
+
+fn of_limits() -> impl Iterator<Item = (By, Kind)> {
+    By::ALL.into_iter().flat_map(|by| Kind::ALL.map(|kind| (by, kind)))
 }
 
 /// What cannot be vouched for while a service stands still.

@@ -16,13 +16,15 @@ pub(crate) struct Problem {
     pub(crate) detail: Option<String>,
     pub(crate) position: Option<u64>,
     pub(crate) retry_at: Option<ChainTime>,
+    /// Where the refusal itself does not say it.
+    pub(crate) retry_after_seconds: Option<u64>,
     /// With `method_not_allowed`: the methods that the path takes.
     pub(crate) allow: Option<HeaderValue>,
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, detail: None, position: None, retry_at: None, allow: None }
+        Self { refusal, detail: None, position: None, retry_at: None, retry_after_seconds: None, allow: None }
     }
 }
 
@@ -76,7 +78,8 @@ impl Problem {
             Some(_) => serde_json::to_vec(&self.body(request_id)).expect("a problem has no map with odd keys"),
         };
         let mut headers = Vec::new();
-        if let Some(seconds) = self.refusal.retry_after_seconds() {
+        let known = self.refusal.retry_after_seconds().map(u64::from);
+        if let Some(seconds) = self.retry_after_seconds.or(known) {
             headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
         if self.refusal.status() == 401 {

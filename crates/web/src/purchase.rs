@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::service::Front;
 use crate::wire::{self, PendingAnswer, PurchaseBody};
-use crate::{body, hold_token, identify};
+use crate::{body, hold_token, identify, limits as rate_limits};
 
 /// In a cluster: so long after a `pending` answer no gate asks for the decision any more.
 const UNDECIDED_SECONDS_MAX: u64 = 60;
@@ -123,6 +123,7 @@ pub(crate) fn begin(
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
+    rate_limits::of_buyer(app, head, open.pass.customer, now)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {

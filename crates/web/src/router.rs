@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, customers, docs, erase, export, feed, handover, hold_token, pass_keys, payments, pictures,
+    accounts, admin, blocks, customers, docs, erase, export, feed, handover, hold_token, pass_keys, payments, pictures,
     purchase, session, shop, site, stream, tokens, webhooks, wire,
 };
 
@@ -90,6 +90,8 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(webhooks::turn))
         .routes(routes!(webhooks::remove))
         .routes(routes!(admin::metrics))
+        .routes(routes!(blocks::list, blocks::add))
+        .routes(routes!(blocks::remove))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(pass_keys::rotate))

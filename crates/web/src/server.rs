@@ -21,6 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::address::Peer;
 use crate::app::App;
 use crate::connections::{Connections, Phase, Watch, WatchedStream};
 use crate::express::{self, Buffers, Leaves};
@@ -195,7 +196,7 @@ impl Serving {
                 _ = self.stopping.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => serve_connection(stream, &connections, &front),
+                Ok((stream, peer)) => serve_connection(stream, peer, &connections, &front),
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting at once again would only spin.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -235,22 +236,23 @@ impl Serving {
     }
 }
 
-fn serve_connection(stream: tokio::net::TcpStream, connections: &Rc<Connections>, front: &Rc<Front>) {
+fn serve_connection(stream: tokio::net::TcpStream, peer: SocketAddr, connections: &Rc<Connections>, front: &Rc<Front>) {
     let Some(admitted) = connections.admit() else { return };
     // Answers are small and whole: waiting to fill a packet would only delay them.
     drop(stream.set_nodelay(true));
     admitted.watch.enter(Phase::Idle);
     let place = Rc::new(admitted);
     let (kept, front) = (Rc::clone(&place), Rc::clone(front));
-    let task = tokio::task::spawn_local(async move { converse(stream, &front, &kept.watch).await });
+    let peer = front.app.limits.addresses.peer(peer);
+    let task = tokio::task::spawn_local(async move { converse(stream, peer, &front, &kept.watch).await });
     place.ends_with(task.abort_handle());
 }
 
 /// A connection's life: purchases go through the express lane; from the first other request on, hyper serves it.
-async fn converse(mut stream: tokio::net::TcpStream, front: &Rc<Front>, watch: &Rc<Watch>) {
+async fn converse(mut stream: tokio::net::TcpStream, peer: Peer, front: &Rc<Front>, watch: &Rc<Watch>) {
     let mut begun = Bytes::new();
     if front.takes_purchases {
-        match express::serve(&mut stream, front, watch).await {
+        match express::serve(&mut stream, front, watch, &peer).await {
             Leaves::Ended => return,
             Leaves::General(bytes) => begun = bytes,
         }
@@ -259,7 +261,7 @@ async fn converse(mut stream: tokio::net::TcpStream, front: &Rc<Front>, watch: &
     let stream = WatchedStream::new(stream, begun, Rc::clone(watch));
     let service = service_fn(|request| {
         let (front, watch) = (Rc::clone(front), Rc::clone(watch));
-        async move { Ok::<_, std::convert::Infallible>(service::serve(front, watch, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(service::serve(front, watch, peer, request).await) }
     });
     let mut builder = http1::Builder::new();
     // Who has said all that there is to say (half-closed) still gets the answer, as in the lane.

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use crate::address::Peer;
 use crate::app::App;
 use crate::connections::{Phase, Watch};
 use crate::express::Buffers;
@@ -22,7 +23,7 @@ use crate::outgoing::{IsPaged, Outgoing};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
-use crate::{body, origin, pictures, purchase};
+use crate::{body, limits, origin, pictures, purchase};
 
 /// What one serving thread works with.
 pub(crate) struct Front {
@@ -47,7 +48,12 @@ impl Front {
 }
 
 /// Serves one request. `watch` is told what the connection is waiting for.
-pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<Incoming>) -> Response<Outgoing> {
+pub(crate) async fn serve(
+    front: Rc<Front>,
+    watch: Rc<Watch>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Response<Outgoing> {
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
     let body = body::collect(body, body_bytes_max(&front, &parts)).await;
@@ -56,7 +62,7 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
     let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
     let shop = judged.as_ref().ok().cloned().flatten();
     let is_for_all = front.takes_purchases && origin::is_for_all(&parts);
-    let answered = match judged.and(body) {
+    let answered = match admit(&front, &peer, &parts).and(judged).and(body) {
         Err(problem) => Err(problem),
         Ok(_) if asks_first(&front, &parts) => origin::preflight(shop.clone()).map(whole),
         Ok(body) => match purchase_target(&front, &parts) {
@@ -87,6 +93,15 @@ pub(crate) async fn serve(front: Rc<Front>, watch: Rc<Watch>, request: Request<I
         watch.enter(Phase::Idle);
     }
     response
+}
+
+/// Judges by address; the operator has no limits.
+fn admit(front: &Front, peer: &Peer, parts: &http::request::Parts) -> Result<(), Problem> {
+    if !front.takes_purchases {
+        return Ok(());
+    }
+    let client = front.app.limits.addresses.of_headers(peer, &parts.headers);
+    limits::judge(&front.app, &client, parts)
 }
 
 fn whole(reply: Reply) -> Response<Outgoing> {

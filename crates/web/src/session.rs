@@ -6,13 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
-use domain::{Refusal, SaleId};
+use domain::Refusal;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::identify;
+use crate::limits::{self, Kind};
 use crate::problem::{Problem, ProblemBody};
 
 /// The prefix makes browsers insist on TLS (or this machine), the whole site and no other host.
@@ -21,8 +22,6 @@ const COOKIE: &str = "__Host-doorbuster";
 const TOKEN_BYTES_MAX: usize = 3_800;
 /// For a token that does not expire.
 const SECONDS_MAX: u64 = 12 * 60 * 60;
-/// Stands for no sale where a customer is told apart from others over all of them.
-const NO_SALE: SaleId = SaleId([0; 16]);
 
 /// The cookies of a request, as they came: other parts of the shop's site may have set some, in whatever bytes. Sent twice is absent.
 pub(crate) fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
@@ -54,7 +53,7 @@ pub(crate) struct SessionAnswer {
     security(("token" = []))
 )]
 pub(crate) async fn begin(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let identity = identify::identity(&app.engine, &headers)?;
+    let identity = limits::identity(&app, &headers, Kind::Passes)?;
     let token = identify::token(&headers)?;
     let is_plain = token.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b',' | b';' | b'\\'));
     if !is_plain || token.len() > TOKEN_BYTES_MAX {
@@ -63,7 +62,7 @@ pub(crate) async fn begin(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     }
     let rest = identity.expires_at_milliseconds.map(|end| end.saturating_sub(app.engine.now()) / 1_000);
     let seconds = rest.unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
-    let hash = app.engine.identity_key.identity_hash(NO_SALE, &identity.issuer, &identity.subject);
+    let hash = app.engine.customer_hash(&identity.issuer, &identity.subject);
     let answer = Json(SessionAnswer { customer: HEXLOWER.encode(&hash[..8]) });
     with_cookie(answer.into_response(), token, seconds)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{Customer, Reach, Reply, Request, SMALL_PICTURE, eventually, open_sale, until};
+use system_tests::{Customer, ISSUER, Reach, Reply, Request, SMALL_PICTURE, eventually, open_sale, until};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -308,6 +308,23 @@ fn passes_from_before_and_after_a_rotation_buy_at_both_gates() {
 /// Buys one boot at that gate with a pass that may come from another.
 fn bought_at(gate: &Reach, customer: &Customer) -> Reply {
     gate.ask(customer.attempt("boot", "a", 1).request())
+}
+
+/// The vault has the block list, and every process notices.
+#[test]
+fn a_customer_who_is_blocked_at_one_gate_is_blocked_at_all() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("blocked", 1));
+    let ((one, _), (other, _)) = (cluster.gate("gate-1"), cluster.gate("gate-2"));
+    let mut anna = one.customer("anna-who-resells", "blocked");
+    let body = json!({ "issuer": ISSUER, "subject": "anna-who-resells", "reason": "resells" });
+    let id = other.operate(Request::post("/admin/v1/blocks").json(&body)).is(201, "").text("id");
+    let asks = Request::post("/v1/sales/blocked/passes").bearer(&anna.token);
+    other.ask(&asks).is(403, "blocked");
+    until("the other gate knows it", || one.ask(&asks).status == 403);
+    one.operate(Request::new("DELETE", &format!("/admin/v1/blocks/{id}"))).is(200, "");
+    until("the first gate knows that it is over", || other.ask(&asks).status == 201);
+    anna.take_pass().is(201, "");
 }
 
 /// The vault has it, and every process notices: what is set at one gate is shown by all.

@@ -96,6 +96,9 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("POST", "/admin/v1/webhooks", MANAGE),
     ("POST", "/admin/v1/webhooks/{webhook}/{action}", MANAGE),
     ("DELETE", "/admin/v1/webhooks/{webhook}", MANAGE),
+    ("GET", "/admin/v1/blocks", RUN_SALES),
+    ("POST", "/admin/v1/blocks", RUN_SALES),
+    ("DELETE", "/admin/v1/blocks/{block}", RUN_SALES),
     ("GET", "/admin/v1/tokens", MANAGE),
     ("POST", "/admin/v1/tokens", MANAGE),
     ("DELETE", "/admin/v1/tokens/{id}", MANAGE),
@@ -188,8 +191,13 @@ impl World {
             let added = self.server.operate(Request::post("/admin/v1/webhooks").json(&hook)).is(201, "");
             filled = filled.replace("{webhook}", &added.text("id"));
         }
+        if filled.contains("{block}") {
+            let block = self.server.operate(Request::post("/admin/v1/blocks").json(&nobody())).is(201, "");
+            filled = filled.replace("{block}", &block.text("id"));
+        }
         let request = Request::new(method, &filled);
         match (method, path) {
+            ("POST", "/admin/v1/blocks") => request.json(&nobody()),
             (_, "/v1/sales/{sale}/items/{item}/purchases") => self.anna.attempt("boot", &name, 1).request().clone(),
             ("POST", "/admin/v1/sales") => request.json(&serde_json::to_value(open_sale(&name, 1)).unwrap()),
             ("PUT", "/admin/v1/sales/{sale}") => Request::new(method, &format!("/admin/v1/sales/{name}"))
@@ -227,6 +235,11 @@ impl World {
     }
 }
 
+/// An entry of the block list that hits nobody.
+fn nobody() -> Value {
+    json!({ "address": "192.0.2.1", "reason": "an example" })
+}
+
 fn is_admins(path: &str) -> bool {
     path.starts_with("/admin/") || path == "/metrics"
 }
@@ -242,6 +255,7 @@ fn unknown(method: &str, path: &str) -> Option<Request> {
         ("{purchase}", "pu_nothing"),
         ("{id}", "0123456789abcdef"),
         ("{webhook}", "wh_nothing"),
+        ("{block}", "0123456789abcdef"),
     ];
     let is_private = is_admins(path) || ids.iter().any(|(name, _)| path.contains(name));
     let filled = ids.iter().fold(path.to_owned(), |filled, (name, id)| filled.replace(name, id));

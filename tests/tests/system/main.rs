@@ -1,5 +1,6 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
+mod blocks;
 mod command_line;
 mod connections;
 mod demo;
@@ -13,6 +14,7 @@ mod handover;
 mod identities;
 mod identity_keys;
 mod kills;
+mod limits;
 mod load;
 mod operator;
 mod origins;

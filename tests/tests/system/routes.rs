@@ -56,6 +56,9 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("DELETE", "/admin/v1/webhooks/{webhook}", 200),
     ("GET", "/metrics", 200),
     ("POST", "/admin/v1/sales/{sale}/{action}", 200),
+    ("POST", "/admin/v1/blocks", 201),
+    ("GET", "/admin/v1/blocks", 200),
+    ("DELETE", "/admin/v1/blocks/{block}", 404),
     ("GET", "/admin/v1/tokens", 200),
     ("POST", "/admin/v1/tokens", 201),
     ("DELETE", "/admin/v1/tokens/{id}", 200),
@@ -113,6 +116,9 @@ fn every_route_answers_and_stands_in_the_document() {
             "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
             "/admin/v1/sales/{sale}/items/{item}/stock" => {
                 Request::post(&filled).json(&serde_json::json!({ "change": 5 }))
+            }
+            "/admin/v1/blocks" if method == "POST" => {
+                Request::post(path).json(&serde_json::json!({ "address": "192.0.2.0/24", "reason": "an example" }))
             }
             "/admin/v1/webhooks" if method == "POST" => Request::post(path).json(&hook),
             _ => Request::new(method, &filled),

@@ -4,6 +4,7 @@
 //! many, are decided by unique constraints. Nothing is kept in memory: what one process writes, the next call of another sees.
 
 mod admins;
+mod blocks;
 mod customers;
 mod session;
 mod showcases;
@@ -22,6 +23,7 @@ use tokio_postgres::{Config, GenericClient, Row, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::{SCHEMA_VERSION, Session, alone, version_of};
+use super::blocks::{KeptBlock, KeptBlocks};
 use super::showcase::{KeptShowcases, PictureFile};
 use super::tokens::{AdminToken, AdminTokens, NewAdminToken};
 use super::{
@@ -208,6 +210,29 @@ impl VaultStore for PostgresVault {
 
     fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError> {
         self.session.call(async |client| showcases::picture(client, id, width, format).await)
+    }
+
+    fn blocks(&mut self) -> Result<KeptBlocks, VaultError> {
+        self.session.call(async |client| blocks::read(client).await)
+    }
+
+    fn block_changes(&mut self) -> Result<u64, VaultError> {
+        self.session.call(async |client| blocks::changes(client).await)
+    }
+
+    fn put_block(&mut self, block: &KeptBlock) -> Result<(), VaultError> {
+        self.session.call(async |client| alone(client, async |transaction| blocks::put(transaction, block).await).await)
+    }
+
+    fn remove_block(&mut self, id: &str) -> Result<Option<KeptBlock>, VaultError> {
+        let mut found = None;
+        self.session.call(async |client| {
+            let removed = alone(client, async |transaction| blocks::remove(transaction, id).await).await?;
+            // Of several tries, the one that was committed and whose answer got lost found it.
+            found = removed.or(found.take());
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {

@@ -67,6 +67,23 @@ CREATE TABLE showcase_changes (
 );
 INSERT INTO showcase_changes (count) VALUES (0);
 
+-- Who is refused, until when and why. A customer stands here as a keyed hash.
+CREATE TABLE blocks (
+    id         TEXT PRIMARY KEY,          -- made of kind and target
+    kind       TEXT NOT NULL CHECK (kind IN ('address', 'customer')),
+    target     TEXT NOT NULL,
+    reason     TEXT NOT NULL,
+    made_by    TEXT NOT NULL,             -- the id of an admin token
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NULL                    -- null: not by itself
+);
+
+-- How often the block list was changed, so that whoever remembers it notices.
+CREATE TABLE block_changes (
+    count INTEGER NOT NULL                     -- one row
+);
+INSERT INTO block_changes (count) VALUES (0);
+
 CREATE TABLE admin_tokens (
     hash       BLOB NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,

@@ -10,6 +10,7 @@ use domain::{Clock, Pseudonym, Role, SaleId, SaleOrdinal};
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
+use super::blocks::{KeptBlock, KeptBlocks};
 use super::showcase::{KeptShowcases, PictureFile};
 use super::tokens::{self, AdminToken, AdminTokens, NewAdminToken};
 use super::{
@@ -222,6 +223,38 @@ impl VaultStore for Vault {
         Ok(statement.query_row(params![id, width, format], |row| row.get(0)).optional()?)
     }
 
+    fn blocks(&mut self) -> Result<KeptBlocks, VaultError> {
+        // The count first: what changes meanwhile is read again, never missed.
+        let changes = self.block_changes()?;
+        let query = format!("SELECT {BLOCK_COLUMNS} FROM blocks ORDER BY created_at, id");
+        let mut statement = self.connection.prepare_cached(&query)?;
+        let blocks = statement.query_map([], block_of_row)?.collect::<Result<_, _>>()?;
+        Ok(KeptBlocks { changes, blocks })
+    }
+
+    fn block_changes(&mut self) -> Result<u64, VaultError> {
+        Ok(self.connection.query_row("SELECT count FROM block_changes", [], |row| row.get(0))?)
+    }
+
+    fn put_block(&mut self, block: &KeptBlock) -> Result<(), VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("DELETE FROM blocks WHERE expires_at <= ?1", [block.created_at])?;
+        let put = format!("INSERT OR REPLACE INTO blocks ({BLOCK_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+        let KeptBlock { id, kind, target, reason, made_by, created_at, expires_at } = block;
+        transaction.execute(&put, params![id, kind, target, reason, made_by, created_at, expires_at])?;
+        transaction.execute("UPDATE block_changes SET count = count + 1", [])?;
+        Ok(transaction.commit()?)
+    }
+
+    fn remove_block(&mut self, id: &str) -> Result<Option<KeptBlock>, VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let delete = format!("DELETE FROM blocks WHERE id = ?1 RETURNING {BLOCK_COLUMNS}");
+        let removed = transaction.query_row(&delete, [id], block_of_row).optional()?;
+        transaction.execute("UPDATE block_changes SET count = count + 1", [])?;
+        transaction.commit()?;
+        Ok(removed)
+    }
+
     fn admin_tokens(&mut self) -> Result<AdminTokens, VaultError> {
         read_tokens(&self.connection)
     }
@@ -258,6 +291,20 @@ impl VaultStore for Vault {
         transaction.commit()?;
         Ok(revoked)
     }
+}
+
+const BLOCK_COLUMNS: &str = "id, kind, target, reason, made_by, created_at, expires_at";
+
+fn block_of_row(row: &Row<'_>) -> rusqlite::Result<KeptBlock> {
+    Ok(KeptBlock {
+        id: row.get(0)?,
+        kind: row.get(1)?,
+        target: row.get(2)?,
+        reason: row.get(3)?,
+        made_by: row.get(4)?,
+        created_at: row.get(5)?,
+        expires_at: row.get(6)?,
+    })
 }
 
 const SALE_COLUMNS: &str =

@@ -36,6 +36,11 @@ impl AdminToken {
         HEXLOWER.encode(&self.hash[..ID_BYTES])
     }
 
+    /// The id of a token.
+    pub fn id_of(token: &str) -> String {
+        HEXLOWER.encode(&hash_of(token)[..ID_BYTES])
+    }
+
     fn is_live(&self, now: u64) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }

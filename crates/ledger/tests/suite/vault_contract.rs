@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::place::{InFile, InPostgres, Place, customer};
 use domain::{Role, SaleOrdinal};
-use ledger::{KeptPicture, KnownCustomer, NewCustomer, PictureFile, VaultError};
+use ledger::{KeptBlock, KeptPicture, KnownCustomer, NewCustomer, PictureFile, VaultError};
 
 macro_rules! for_each_store {
     ($($promise:ident)*) => {
@@ -36,6 +36,7 @@ for_each_store! {
     an_anonymised_sale_knows_nobody_and_other_sales_do
     a_showcase_is_replaced_as_a_whole_and_lasts
     a_picture_is_replaced_and_removed_with_all_its_files
+    a_block_is_kept_replaced_and_removed_and_an_expired_one_is_forgotten_with_the_next
 }
 
 fn mode(path: &Path) -> u32 {
@@ -280,6 +281,41 @@ fn a_showcase_is_replaced_as_a_whole_and_lasts(place: &dyn Place) {
     assert_eq!((found.changes, vault.showcase_changes().unwrap()), (3, 3));
     let settings: Vec<_> = found.settings.iter().map(|(sale, settings)| (sale.0, settings.as_str())).collect();
     assert_eq!(settings, [(1, "{}"), (2, "{\"button\":{\"de\":\"Für dich ☃\"}}")]);
+}
+
+fn a_block_is_kept_replaced_and_removed_and_an_expired_one_is_forgotten_with_the_next(place: &dyn Place) {
+    let block = |id: &str, kind: &str, created_at: u64, expires_at: Option<u64>| KeptBlock {
+        id: id.to_owned(),
+        kind: kind.to_owned(),
+        target: format!("target of {id}"),
+        reason: "zählte Stühle ☃".to_owned(),
+        made_by: "0123456789abcdef".to_owned(),
+        created_at,
+        expires_at,
+    };
+    let mut vault = place.open();
+    assert_eq!((vault.blocks().unwrap(), vault.block_changes().unwrap()), Default::default());
+    let (forever, short) = (block("b", "address", 10, None), block("a", "customer", 20, Some(30)));
+    vault.put_block(&forever).unwrap();
+    vault.put_block(&short).unwrap();
+    drop(vault);
+    let mut vault = place.open();
+    let found = vault.blocks().unwrap();
+    assert_eq!((found.changes, vault.block_changes().unwrap()), (2, 2));
+    assert_eq!(found.blocks, [forever.clone(), short.clone()], "by age");
+
+    let longer = block("b", "address", 29, Some(u64::MAX >> 1));
+    vault.put_block(&longer).unwrap();
+    assert_eq!(vault.blocks().unwrap().blocks, [short, longer.clone()]);
+    let last = block("c", "address", 30, Some(40));
+    vault.put_block(&last).unwrap();
+    assert_eq!(vault.blocks().unwrap().blocks, [longer.clone(), last.clone()], "one is over");
+    assert_eq!(vault.remove_block("b").unwrap(), Some(longer));
+    assert_eq!(vault.remove_block("b").unwrap(), None);
+    let mut vault = place.open();
+    let found = vault.blocks().unwrap();
+    assert!(found.changes >= 5);
+    assert_eq!(found.blocks, [last]);
 }
 
 /// Files of some widths, each in two formats.

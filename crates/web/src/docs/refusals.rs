@@ -58,6 +58,8 @@ fn text(refusal: Refusal) -> &'static str {
         Refusal::OriginRefused => page!("origin_refused"),
         Refusal::NotEligible => page!("not_eligible"),
         Refusal::IdentityUnavailable => page!("identity_unavailable"),
+        Refusal::RateLimited => page!("rate_limited"),
+        Refusal::Blocked => page!("blocked"),
         Refusal::Overloaded => page!("overloaded"),
         Refusal::KeyReused => page!("key_reused"),
         Refusal::NotOpen => page!("not_open"),

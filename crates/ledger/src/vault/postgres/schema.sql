@@ -77,6 +77,23 @@ CREATE TABLE vault.showcase_changes (
 );
 INSERT INTO vault.showcase_changes (count) VALUES (0);
 
+-- Who is refused, until when and why. A customer stands here as a keyed hash.
+CREATE TABLE vault.blocks (
+    id         TEXT PRIMARY KEY,          -- made of kind and target
+    kind       TEXT NOT NULL CHECK (kind IN ('address', 'customer')),
+    target     TEXT NOT NULL,
+    reason     TEXT NOT NULL,
+    made_by    TEXT NOT NULL,             -- the id of an admin token
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NULL                    -- null: not by itself
+);
+
+-- How often the block list was changed, so that whoever remembers it notices.
+CREATE TABLE vault.block_changes (
+    count BIGINT NOT NULL                     -- one row
+);
+INSERT INTO vault.block_changes (count) VALUES (0);
+
 CREATE TABLE vault.admin_tokens (
     hash       BYTEA NOT NULL PRIMARY KEY, -- SHA-256 of the token
     label      TEXT NOT NULL,

@@ -1,0 +1,148 @@
+//! Blocks that nobody ordered: of keys that go on although they are refused. Each is longer than the one before, and a key that keeps
+//! quiet is forgotten.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const WAYS: usize = 8;
+/// Bits of a word: when the block ends, in milliseconds.
+const TIME_BITS: u32 = 40;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// Bits above them: how many blocks came before. The rest is a part of the hash.
+const LEVEL_BITS: u32 = 4;
+const LEVEL_MAX: u64 = (1 << LEVEL_BITS) - 1;
+const TAG_SHIFT: u32 = TIME_BITS + LEVEL_BITS;
+
+/// Blocks by key, in a table of fixed size. Where there is no room, the one that ends first gives way.
+pub struct Backoff {
+    sets: Box<[[AtomicU64; WAYS]]>,
+    first_milliseconds: u64,
+    max_milliseconds: u64,
+    /// No block ends later, so that most looks need not look.
+    last_end: AtomicU64,
+}
+
+impl Backoff {
+    /// Takes up to `bytes_max`. A first block lasts for `first_milliseconds`, each further one twice as long as the one before up to
+    /// `max_milliseconds`. After as long without a block, the next is a first one.
+    pub fn new(bytes_max: usize, first_milliseconds: u64, max_milliseconds: u64) -> Self {
+        let sets = (bytes_max / size_of::<[AtomicU64; WAYS]>()).max(1);
+        Self {
+            sets: (0..sets).map(|_| Default::default()).collect(),
+            first_milliseconds: first_milliseconds.max(1),
+            max_milliseconds: max_milliseconds.clamp(1, TIME_MASK / 4),
+            last_end: AtomicU64::new(0),
+        }
+    }
+
+    /// For how many milliseconds more the key with that hash is blocked.
+    pub fn rest(&self, hash: u64, now_milliseconds: u64) -> Option<u64> {
+        if self.last_end.load(Ordering::Relaxed) <= now_milliseconds {
+            return None;
+        }
+        let words = self.words(hash);
+        let word = words.into_iter().find(|word| word >> TAG_SHIFT == tag(hash))?;
+        Some(self.ahead(word, now_milliseconds)).filter(|rest| *rest > 0)
+    }
+
+    /// Blocks the key, unless it is blocked. Gives for how many milliseconds, if so.
+    pub fn block(&self, hash: u64, now_milliseconds: u64) -> Option<u64> {
+        let set = &self.sets[self.index(hash)];
+        loop {
+            let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let known = words.iter().position(|word| *word != 0 && word >> TAG_SHIFT == tag(hash));
+            let nearest = || (0..WAYS).min_by_key(|way| self.ahead(words[*way], now_milliseconds)).unwrap_or(0);
+            let way = known.unwrap_or_else(nearest);
+            let level = match known {
+                Some(way) if self.ahead(words[way], now_milliseconds) > 0 => return None,
+                Some(way) if self.is_remembered(words[way], now_milliseconds) => {
+                    ((words[way] >> TIME_BITS & LEVEL_MAX) + 1).min(LEVEL_MAX)
+                }
+                _ => 0,
+            };
+            let length = self.first_milliseconds.saturating_mul(1 << level).min(self.max_milliseconds);
+            let end = now_milliseconds.saturating_add(length);
+            let word = tag(hash) << TAG_SHIFT | level << TIME_BITS | (end & TIME_MASK);
+            // The end first: a block that is there is seen.
+            self.last_end.fetch_max(end, Ordering::Relaxed);
+            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return Some(length);
+            }
+        }
+    }
+
+    /// Keys that are blocked. Looks at the whole table.
+    pub fn in_force(&self, now_milliseconds: u64) -> usize {
+        let words = self.sets.iter().flatten();
+        words.filter(|word| self.ahead(word.load(Ordering::Relaxed), now_milliseconds) > 0).count()
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        (((hash >> 24) * self.sets.len() as u64) >> 40) as usize
+    }
+
+    fn words(&self, hash: u64) -> [u64; WAYS] {
+        self.sets[self.index(hash)].each_ref().map(|word| word.load(Ordering::Relaxed))
+    }
+
+    /// Milliseconds to a word's end; 0 where it has passed.
+    fn ahead(&self, word: u64, now_milliseconds: u64) -> u64 {
+        let ahead = (word & TIME_MASK).wrapping_sub(now_milliseconds) & TIME_MASK;
+        if word != 0 && ahead <= self.max_milliseconds { ahead } else { 0 }
+    }
+
+    /// Whether a block that has ended counts for the next one still.
+    fn is_remembered(&self, word: u64, now_milliseconds: u64) -> bool {
+        now_milliseconds.wrapping_sub(word & TIME_MASK) & TIME_MASK < self.max_milliseconds
+    }
+}
+
+fn tag(hash: u64) -> u64 {
+    (hash & ((1 << (u64::BITS - TAG_SHIFT)) - 1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_790_000_000_000;
+
+    #[test]
+    fn each_block_is_twice_as_long_until_the_longest_and_quiet_forgets_it() {
+        let backoff = Backoff::new(1 << 16, 10_000, 600_000);
+        let mut now = START;
+        for seconds in [10, 20, 40, 80, 160, 320, 600, 600, 600] {
+            assert_eq!(backoff.rest(7, now), None);
+            assert_eq!(backoff.block(7, now), Some(seconds * 1_000));
+            assert_eq!(backoff.rest(7, now + 1), Some(seconds * 1_000 - 1));
+            assert_eq!(backoff.block(7, now + 1), None, "it is blocked already");
+            assert_eq!(backoff.rest(8, now), None, "somebody else");
+            now += seconds * 1_000;
+        }
+        for _ in 0..20 {
+            assert_eq!(backoff.block(7, now), Some(600_000));
+            now += 600_000;
+        }
+        now += 599_999;
+        assert_eq!(backoff.block(7, now), Some(600_000));
+        assert_eq!(backoff.in_force(now), 1);
+        now += 1_200_000;
+        assert_eq!(backoff.block(7, now), Some(10_000), "it kept quiet");
+    }
+
+    #[test]
+    fn a_flood_of_keys_takes_no_more_memory_and_the_longest_block_stays() {
+        let backoff = Backoff::new(1 << 12, 10_000, 600_000);
+        let mut now = START;
+        for _ in 0..6 {
+            backoff.block(u64::MAX, now);
+            now += 600_000 - 1;
+        }
+        let rest = backoff.block(u64::MAX, now).or(backoff.rest(u64::MAX, now)).unwrap();
+        for number in 0..100_000_u64 {
+            backoff.block(number.wrapping_mul(0x9e37_79b9_7f4a_7c15), now);
+        }
+        assert_eq!(backoff.rest(u64::MAX, now), Some(rest));
+        assert!(backoff.in_force(now) <= (1 << 12) / 8);
+        assert_eq!(backoff.in_force(now + 600_000), 0);
+    }
+}

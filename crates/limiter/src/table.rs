@@ -1,0 +1,144 @@
+//! A rate limit over any number of keys in a table of fixed size.
+//!
+//! The rule is the Generic Cell Rate Algorithm, as virtual scheduling in ITU-T I.371 and the ATM Forum's Traffic Management 4.0: each key has
+//! a *theoretical arrival time* TAT; a request at `t` conforms when `t >= TAT - (burst - 1) * T`, and then TAT becomes `max(t, TAT) + T`,
+//! where T is the time between two requests at the rate. One number per key is its whole state, and a key whose TAT has passed needs none.
+//!
+//! So a key has one word of the table, with a part of its hash beside the TAT, in one of the eight places of its set. Whoever is new and
+//! finds all of them taken gets the place whose TAT is nearest: the one that had asked for least. A word is read and changed as a whole,
+//! without a lock; what is refused changes nothing.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The highest rate.
+pub const PER_SECOND_MAX: u32 = 10_000;
+/// The largest burst.
+pub const BURST_MAX: u32 = 1_000_000;
+
+/// Places of a set; with words of eight bytes, a set is a cache line.
+const WAYS: usize = 8;
+/// Sets whose memory is taken together, when the first of them is used: a page.
+const SETS_PER_CHUNK: usize = 64;
+/// Sets that the bits of a hash can tell apart in [`Limiter::set`].
+const SETS_MAX: usize = 1 << 24;
+/// Bits of the TAT in a word; above it stands a part of the hash, never zero.
+const TIME_BITS: u32 = 40;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// By how much the clock may go back without a key being forgotten.
+const BACKWARDS_MILLISECONDS_MAX: u64 = 60_000;
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Set([AtomicU64; WAYS]);
+
+type Chunk = OnceLock<Box<[Set]>>;
+
+/// A rate limit for each of any number of keys.
+///
+/// It never takes more than the bytes it was given. A key that it does not know is always admitted. For lack of room it forgets those first
+/// who had asked for least; they may then ask as if they had not. Two keys are taken for one where 24 bits of their hashes and the sets are
+/// the same, which for a new key is so with one other in two million, of a full table.
+pub struct Limiter {
+    chunks: Box<[Chunk]>,
+    /// Units of time per millisecond: the fewest with which T is whole.
+    units: u64,
+    /// T, in units.
+    interval: u64,
+    /// How far TAT may lie ahead for a request to conform, in units.
+    tolerance: u64,
+    /// How far a TAT that means something may lie ahead; beyond it lie those that passed long ago.
+    ahead_max: u64,
+}
+
+impl Limiter {
+    /// Admits `per_second` requests of each key (1 to [`PER_SECOND_MAX`]), and `burst` at once (1 to [`BURST_MAX`]); what is outside is taken
+    /// for the nearest. Memory is taken as it is needed, up to `bytes_max`, a page at least.
+    pub fn new(bytes_max: usize, per_second: u32, burst: u32) -> Self {
+        let (per_second, burst) = (per_second.clamp(1, PER_SECOND_MAX), burst.clamp(1, BURST_MAX));
+        let chunk_bytes = SETS_PER_CHUNK * size_of::<Set>() + size_of::<Chunk>();
+        let chunks = (bytes_max / chunk_bytes).clamp(1, SETS_MAX / SETS_PER_CHUNK);
+        let divisor = greatest_common_divisor(u64::from(per_second), 1_000);
+        let (units, interval) = (u64::from(per_second) / divisor, 1_000 / divisor);
+        let tolerance = u64::from(burst - 1) * interval;
+        Self {
+            chunks: (0..chunks).map(|_| Chunk::new()).collect(),
+            units,
+            interval,
+            tolerance,
+            ahead_max: tolerance + interval + BACKWARDS_MILLISECONDS_MAX * units,
+        }
+    }
+
+    /// Whether a request of the key with that hash is admitted now (milliseconds since any start). If not, after how many milliseconds it
+    /// is, should nobody ask with that key meanwhile.
+    pub fn check(&self, hash: u64, now_milliseconds: u64) -> Result<(), u64> {
+        let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
+        let set = self.set(hash);
+        let tag = tag(hash);
+        loop {
+            let words = set.0.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let known = words.iter().position(|word| word >> TIME_BITS == tag);
+            let way = known.unwrap_or_else(|| self.nearest(&words, now));
+            let ahead = if known.is_some() { self.ahead(words[way], now) } else { 0 };
+            if ahead > self.tolerance {
+                return Err((ahead - self.tolerance).div_ceil(self.units));
+            }
+            let word = tag << TIME_BITS | (now.wrapping_add(ahead + self.interval) & TIME_MASK);
+            // Whoever was faster has made another word of it: look again.
+            if set.0[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keys whose TAT has not passed. Looks at the whole table.
+    pub fn in_use(&self, now_milliseconds: u64) -> usize {
+        let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
+        let sets = self.chunks.iter().filter_map(OnceLock::get).flatten();
+        sets.flat_map(|set| &set.0).filter(|word| self.ahead(word.load(Ordering::Relaxed), now) > 0).count()
+    }
+
+    /// Bytes that it has taken so far.
+    pub fn bytes(&self) -> usize {
+        let taken = self.chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+        size_of_val(&*self.chunks) + taken * SETS_PER_CHUNK * size_of::<Set>()
+    }
+
+    /// Bytes that it will ever take.
+    pub fn bytes_max(&self) -> usize {
+        self.chunks.len() * (SETS_PER_CHUNK * size_of::<Set>() + size_of::<Chunk>())
+    }
+
+    fn set(&self, hash: u64) -> &Set {
+        let sets = self.chunks.len() * SETS_PER_CHUNK;
+        // The upper 40 bits as a fraction of all sets; the lower 24 are the tag.
+        let index = ((hash >> 24) * sets as u64) >> 40;
+        let (chunk, set) = (index as usize / SETS_PER_CHUNK, index as usize % SETS_PER_CHUNK);
+        let chunk = self.chunks[chunk].get_or_init(|| (0..SETS_PER_CHUNK).map(|_| Set::default()).collect());
+        &chunk[set]
+    }
+
+    /// How far ahead a word's TAT lies, in units; 0 where it has passed.
+    fn ahead(&self, word: u64, now: u64) -> u64 {
+        let ahead = (word & TIME_MASK).wrapping_sub(now) & TIME_MASK;
+        if word != 0 && ahead <= self.ahead_max { ahead } else { 0 }
+    }
+
+    /// The place of a set that whoever is new gets.
+    fn nearest(&self, words: &[u64; WAYS], now: u64) -> usize {
+        let by_time = words.iter().enumerate().min_by_key(|(_, word)| self.ahead(**word, now));
+        by_time.map_or(0, |(way, _)| way)
+    }
+}
+
+fn tag(hash: u64) -> u64 {
+    (hash & ((1 << (u64::BITS - TIME_BITS)) - 1)).max(1)
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests;
