@@ -17,7 +17,7 @@ use services::process::Life;
 use crate::binary::{self, Ended};
 use crate::folder::Folder;
 use crate::promises::audit_is_clean;
-use crate::server::{Reach, ended};
+use crate::server::{Reach, WITHOUT_LIMITS, ended};
 use crate::waiting::{TIME_MAX, eventually, until, within};
 use crate::wire::Request;
 use crate::{AUDIENCE, ISSUER, SECRET};
@@ -256,7 +256,8 @@ impl Cluster {
                 format!("identity.audience={AUDIENCE}"),
                 format!("identity.hs256_secrets={SECRET}"),
             ];
-            let settings = SETTINGS.into_iter().chain(shop.iter().chain(&more).map(String::as_str));
+            let settings =
+                SETTINGS.into_iter().chain(WITHOUT_LIMITS).chain(shop.iter().chain(&more).map(String::as_str));
             let settings: Vec<_> = settings.collect();
             Node::start(Life::Ours, &nodes, (name, role), engine, &settings)
         });

@@ -370,10 +370,12 @@ pub(crate) fn ended(mut command: Command) -> Ended {
     Ended::of(child.wait_with_output().expect("a child can be read"))
 }
 
-/// Of every server. A customer of a test asks as often as a program can, so only the tests of limits have limits by customer.
-const SETTINGS: [&str; 5] = [
-    "public.address=127.0.0.1:0",
-    "admin.address=127.0.0.1:0",
+/// Of every server.
+const SETTINGS: [&str; 2] = ["public.address=127.0.0.1:0", "admin.address=127.0.0.1:0"];
+
+/// Of every server and every node. A customer of a test asks as often as a program can, so only the tests of limits have limits by
+/// customer.
+pub(crate) const WITHOUT_LIMITS: [&str; 3] = [
     "limits.customer_passes_per_second=0",
     "limits.customer_purchases_per_second=0",
     "limits.customer_status_per_second=0",
@@ -382,7 +384,7 @@ const SETTINGS: [&str; 5] = [
 fn command(data: &Path, settings: &[&str]) -> Command {
     let mut command = binary::command();
     command.args(["serve", "--with-parent", "--data"]).arg(data);
-    for setting in SETTINGS.iter().chain(settings) {
+    for setting in SETTINGS.iter().chain(&WITHOUT_LIMITS).chain(settings) {
         command.args(["--set", setting]);
     }
     for argument in crate::cluster::arguments_for(data) {
