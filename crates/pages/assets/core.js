@@ -328,8 +328,8 @@ export class Wish {
     if (purchase?.status === "held") return "yours";
     if (purchase?.status === "confirmed") return "paid";
     if (sale.phase === "closed") return "closed";
-    if (purchase && purchase.status === "released") return "ended";
     if (sale.answer.paused) return "paused";
+    if (purchase && purchase.status === "released") return "ended";
     if (sale.phase === "planned") return "not_yet";
     if (!sale.isReachable) return "offline";
     if (sale.isSignedIn && this.room < 1) return "limit";
@@ -457,7 +457,7 @@ export class Wish {
     } else if (code.startsWith("limit_")) {
       // What is theirs says so, and it may change.
       await this.sale.mine();
-      this.#end(null);
+      this.#end(this.room < 1 ? null : "fewer", code);
     } else if (/^grants_|^unpaid_/.test(code)) {
       this.#end("limit", code);
     } else {

@@ -40,8 +40,11 @@ const who = () => store.get("who") ?? "";
 async function signIn(token) {
   const known = new Api("", () => token);
   const told = await insist(() => known.ask("POST", "/v1/session"));
-  if (told.status === 200) store.set("who", told.body.customer);
-  return told.status === 200;
+  const isIn = told.status === 200;
+  // Whoever was in before is not who came now.
+  if (!isIn) await insist(() => new Api().ask("DELETE", "/v1/session"));
+  store.set("who", isIn ? told.body.customer : null);
+  return isIn;
 }
 
 /** Whether somebody has come in or is coming in; every request waits until that is over. */
@@ -101,7 +104,7 @@ function bindEnding(panel, current, take) {
   });
 
   async function toProvider(purchase) {
-    const body = { return_url: new URL(`/orders/${purchase.order}`, location.href).href };
+    const body = { return_url: new URL(`/orders/${purchase.order}${location.search}`, location.href).href };
     const told = await api.ask("POST", `/v1/orders/${purchase.order}/payments`, { body, wait: 20 });
     if (told.status === 201 && told.body.pay_url) location.assign(told.body.pay_url);
     else if (told.status === 200) take(told.body);
@@ -326,4 +329,7 @@ async function minePage() {
 const isFresh = readClockOfPage();
 localise(document);
 const isIn = comeIn();
+// Another hand-over to a page that is open, and another customer in another tab: everything is read anew.
+addEventListener("hashchange", () => location.hash.includes("token=") && location.reload());
+addEventListener("storage", ({ key }) => key === "doorbuster:who" && location.reload());
 await { sale: salePage, order: orderPage, mine: minePage }[document.body.dataset.page]?.();

@@ -248,3 +248,28 @@ fn who_wants_more_than_is_left_is_told_and_buys_what_is_left() {
     until_state(&page, "yours");
     assert_eq!(shop.taken(), [2, 0]);
 }
+
+#[test]
+fn whoever_is_handed_over_is_who_buys_and_a_bad_token_is_nobody() {
+    let shop = Shop::open(&open_sale("drop", 5));
+    let (context, page) = shop.visit("anna");
+    until_open(&page);
+    page.until("the session", "performance.getEntriesByType('resource').some(({name}) => name.endsWith('/mine'))");
+    // To a page that is open already, another customer, and then one whose token is not believed.
+    page.open(&shop.entrance("ben"));
+    page.until("the token to have left the address", "location.hash === ''");
+    page.until("the session", "performance.getEntriesByType('resource').some(({name}) => name.endsWith('/mine'))");
+    until_open(&page);
+    page.click(PRESS);
+    until_state(&page, "yours");
+    let beside = context.page();
+    beside.open(&shop.url("/sales/drop#token=not-a-token"));
+    until_state(&beside, "signed_out");
+    assert_eq!(beside.cookies().len(), 0);
+    // The tab beside it no longer shows what is somebody else's.
+    until_state(&page, "signed_out");
+    let ben = shop.server.customer("ben", "drop");
+    let mine = ben.asks(system_tests::Request::get("/v1/sales/drop/mine")).json();
+    assert_eq!(mine["purchases"].as_array().unwrap().len(), 1, "ben has bought, and nobody else");
+    assert_eq!(shop.taken(), [1, 0]);
+}
