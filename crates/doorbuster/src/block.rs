@@ -74,22 +74,7 @@ pub(crate) fn run(command: BlockCommand) -> anyhow::Result<ExitCode> {
     if to.json {
         return report::json(&answer);
     }
-    if removes {
-        report::say(&format!("{} is gone", text(&answer["id"])));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let blocks = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
-    if blocks.is_empty() {
-        report::say("Nobody is blocked.");
-    }
-    for block in blocks {
-        report::say(&describe(&block));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+    report::entries(answer, removes, "Nobody is blocked.", describe)
 }
 
 fn describe(block: &Value) -> String {
@@ -98,5 +83,10 @@ fn describe(block: &Value) -> String {
         (None, customer) => format!("customer {}", customer.unwrap_or("-")),
     };
     let until = block["expires_at"].as_str().map_or_else(|| "until removed".to_owned(), |end| format!("until {end}"));
-    format!("{}  {whom}  {until}\n    {}  (by {})", text(&block["id"]), text(&block["reason"]), text(&block["made_by"]))
+    format!(
+        "{}  {whom}  {until}\n    {}  (by {})",
+        report::text(&block["id"]),
+        report::text(&block["reason"]),
+        report::text(&block["made_by"])
+    )
 }

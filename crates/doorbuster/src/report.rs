@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::ConfigArgs;
 use crate::config::{DEFAULTS, Settings};
@@ -33,6 +34,30 @@ pub(crate) struct BenchArgs {
 /// Prints a result. A reader that has gone away, such as `head`, wants no more of it.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints what the operator's interface answered: one entry, a list of them, or the one that is gone.
+pub(crate) fn entries(
+    answer: Value,
+    is_gone: bool,
+    empty: &str,
+    describe: impl Fn(&Value) -> String,
+) -> anyhow::Result<ExitCode> {
+    if is_gone {
+        say(&format!("{} is gone", text(&answer["id"])));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let entries = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
+    if entries.is_empty() {
+        say(empty);
+    }
+    entries.iter().for_each(|entry| say(&describe(entry)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A field's text, or a dash where there is none.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
 }
 
 #[expect(clippy::print_stderr, reason = "the one place that prints progress")]

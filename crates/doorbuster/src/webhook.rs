@@ -83,22 +83,7 @@ pub(crate) fn run(command: WebhookCommand) -> anyhow::Result<ExitCode> {
     if to.json {
         return report::json(&answer);
     }
-    if removes {
-        report::say(&format!("{} is gone", text(&answer["id"])));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let webhooks = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
-    if webhooks.is_empty() {
-        report::say("There are no webhooks yet. Add one with: doorbuster webhook add URL");
-    }
-    for webhook in webhooks {
-        report::say(&describe(&webhook));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+    report::entries(answer, removes, "There are no webhooks yet. Add one with: doorbuster webhook add URL", describe)
 }
 
 fn describe(webhook: &Value) -> String {
@@ -110,8 +95,8 @@ fn describe(webhook: &Value) -> String {
     };
     let mut lines = format!(
         "{}  {}{paused}\n    {} records behind, {} events wait, {} parked; {last}",
-        text(&webhook["id"]),
-        text(&webhook["url"]),
+        report::text(&webhook["id"]),
+        report::text(&webhook["url"]),
         webhook["lag"],
         webhook["waiting"],
         webhook["parked"],
