@@ -1,4 +1,4 @@
-//! Minutes per suite of `cargo xtask ci`, from `xtask/budget.toml`. A suite that takes longer fails, even when all of it passed.
+//! Minutes per suite of `cargo xtask ci`, from `xtask/budget.toml`. A suite that takes far longer fails, even when all of it passed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-/// What all suites together may take on two cores.
-const MINUTES_MAX: f64 = 60.0;
+/// What all suites together are planned to take on two cores.
+const MINUTES_MAX: f64 = 40.0;
+/// Times its plan that a suite may take: a machine may be slow or busy, and a suite that hangs or has doubled is still seen.
+const SUITE_TOLERANCE: f64 = 2.0;
+/// The same for all of them, since one that was late is made up for by others.
+const SUM_TOLERANCE: f64 = 1.5;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,21 +41,34 @@ impl Budget {
         Ok(())
     }
 
-    /// What a suite may take.
+    /// What a suite is planned to take.
     pub(crate) fn of(&self, suite: &str) -> Duration {
         Duration::from_secs_f64(self.minutes.get(suite).copied().unwrap_or(0.0) * 60.0)
     }
 
     /// Gives the time back if the suite may take as long.
     pub(crate) fn check_time(&self, suite: &str, took: Duration) -> anyhow::Result<Duration> {
-        let allowed = self.of(suite).as_secs();
-        let seconds = took.as_secs_f64();
-        ensure!(
-            took.as_secs() < allowed,
-            "the suite {suite:?} took {seconds:.0} s; xtask/budget.toml allows {allowed} s"
-        );
+        check_time(&format!("the suite {suite:?}"), took, self.of(suite), SUITE_TOLERANCE)?;
         Ok(took)
     }
+
+    /// Whether all suites together may take as long.
+    pub(crate) fn check_sum(&self, took: Duration) -> anyhow::Result<()> {
+        let planned = Duration::from_secs_f64(self.minutes.values().sum::<f64>() * 60.0);
+        check_time("the whole run", took, planned, SUM_TOLERANCE)
+    }
+}
+
+fn check_time(what: &str, took: Duration, planned: Duration, tolerance: f64) -> anyhow::Result<()> {
+    let allowed = planned.mul_f64(tolerance);
+    ensure!(
+        took < allowed,
+        "{what} took {:.0} s; xtask/budget.toml plans {:.0} s, and {:.0} s are let pass",
+        took.as_secs_f64(),
+        planned.as_secs_f64(),
+        allowed.as_secs_f64()
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -68,16 +85,18 @@ mod tests {
     #[test]
     fn a_budget_names_every_suite_once_and_stays_within_the_sum() {
         assert_eq!(check("[minutes]\nlint = 30\ntests = 10", &["lint", "tests"]), Ok(()));
-        assert!(check("[minutes]\nlint = 30\ntests = 31", &["lint", "tests"]).unwrap_err().contains("61 minutes"));
+        assert!(check("[minutes]\nlint = 30\ntests = 11", &["lint", "tests"]).unwrap_err().contains("41 minutes"));
         assert!(check("[minutes]\nlint = 30", &["lint", "tests"]).unwrap_err().contains("\"tests\""));
         assert!(check("[minutes]\nlint = 3\nother = 1", &["lint"]).unwrap_err().contains("\"other\""));
         assert!(check("[seconds]\nlint = 3", &["lint"]).is_err());
     }
 
     #[test]
-    fn a_suite_beyond_its_minutes_fails() {
-        let budget: Budget = toml::from_str("[minutes]\nlint = 2").unwrap();
-        assert!(budget.check_time("lint", Duration::from_secs(119)).is_ok());
-        assert!(budget.check_time("lint", Duration::from_secs(120)).unwrap_err().to_string().contains("allows 120 s"));
+    fn a_suite_far_beyond_its_minutes_fails_and_so_does_the_whole_run() {
+        let budget: Budget = toml::from_str("[minutes]\nlint = 2\ntests = 2").unwrap();
+        assert!(budget.check_time("lint", Duration::from_secs(239)).is_ok());
+        assert!(budget.check_time("lint", Duration::from_secs(240)).unwrap_err().to_string().contains("plans 120 s"));
+        assert!(budget.check_sum(Duration::from_secs(359)).is_ok());
+        assert!(budget.check_sum(Duration::from_secs(360)).unwrap_err().to_string().contains("plans 240 s"));
     }
 }

@@ -53,8 +53,7 @@ pub(crate) fn http_suite(root: &Path) -> anyhow::Result<()> {
     // What an interrupted run left behind.
     services::down(&folder)?;
     let cluster = services::up(Life::Ours, &folder, &services::nats::program(), &|_| {})?;
-    let mut tests =
-        cargo(root, &["test", "--quiet", "--locked", "--package", "system-tests", "--test", "system", "--"]);
+    let mut tests = cargo(root, &["test", "--quiet", "--locked", "--workspace", "--test", "system", "--"]);
     let outcome = run(tests.args(HTTP_SUITE).env("DOORBUSTER_TESTS_CLUSTER", &cluster.file));
     drop(cluster);
     services::down(&folder)?;

@@ -1,7 +1,8 @@
 //! From pixels to files that keep a budget: the quality goes down until they fit, and where even the lowest does not, fine detail goes.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{PixelType, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x4;
+use fast_image_resize::{ResizeOptions, Resizer};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage, RgbaImage};
 
@@ -100,11 +101,13 @@ fn resized(picture: &RgbaImage, width: u32, height: u32) -> Result<RgbaImage, Pi
         return Ok(picture.clone());
     }
     let told = |reason: String| PictureError::Unwritable { format: "pixels", reason };
-    let source = ImageRef::new(picture.width(), picture.height(), picture, PixelType::U8x4);
+    let source = TypedImageRef::<U8x4>::from_buffer(picture.width(), picture.height(), picture);
     let source = source.map_err(|error| told(error.to_string()))?;
-    let mut scaled = Image::new(width, height, PixelType::U8x4);
-    let resize = Resizer::new().resize(&source, &mut scaled, Some(&ResizeOptions::new()));
+    let mut scaled = RgbaImage::new(width, height);
+    let target = TypedImage::<U8x4>::from_buffer(width, height, &mut scaled);
+    let mut target = target.map_err(|error| told(error.to_string()))?;
+    // The typed way: the other one compiles every kind of pixel that there is.
+    let resize = Resizer::new().resize_typed(&source, &mut target, &ResizeOptions::new());
     resize.map_err(|error| told(error.to_string()))?;
-    let pixels = RgbaImage::from_raw(width, height, scaled.into_vec());
-    Ok(pixels.expect("there are as many pixels as were asked for"))
+    Ok(scaled)
 }
