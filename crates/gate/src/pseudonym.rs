@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac;
 use domain::{Pseudonym, SaleId};
 
-use crate::keys::{derive_mac_key, first, mac};
+use crate::keys::{derive, derive_mac_key, first, mac};
 use crate::private::CustomerSaleKey;
 
 /// One sale's pseudonym key, prepared. Destroying the 32 bytes behind it anonymises the sale.
@@ -45,6 +45,12 @@ impl IdentityKey {
     pub fn identity_hash(&self, sale: SaleId, issuer: &str, subject: &str) -> [u8; 16] {
         first(&mac(&self.key, &[&sale.0, &length(issuer), issuer.as_bytes(), subject.as_bytes()]))
     }
+}
+
+/// The secret under which a deployment's processes hash addresses and customers that they count, derived from 32 secret bytes. Its hashes may
+/// lie where others can read them.
+pub fn counting_key(secret: &[u8; 32]) -> [u8; 16] {
+    first(&derive(secret, "counting", &[]))
 }
 
 fn length(issuer: &str) -> [u8; 4] {
