@@ -18,11 +18,11 @@ use stream::{AppendError, ReadError, Store, StreamLog};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::decider::Decider;
-use crate::feed::{self, News};
 use crate::follower::{FollowError, Follower};
 use crate::gate::Gate;
 use crate::ladder::{Ladder, Order, Rung, SAY_EVERY, Said};
 use crate::link::Link;
+use crate::news::{self, News};
 use crate::options::ClusterOptions;
 use crate::relay::Relay;
 use crate::shared::Shared;
@@ -105,7 +105,7 @@ impl Cluster {
     /// What other processes tell, from here on, and before where it still counts.
     pub fn listen(&self) -> Receiver<News> {
         let (listener, news) = channel();
-        self.runtime.spawn(feed::follow(self.options.redis.clone(), Arc::clone(&self.clock), listener));
+        self.runtime.spawn(news::follow(self.options.redis.clone(), Arc::clone(&self.clock), listener));
         news
     }
 

@@ -7,8 +7,8 @@
 --
 -- Each operation has a key of its own; all keys of a call lie in one slot. Times are this server's, in microseconds.
 
-local FEED_LENGTH_MAX = 1000
-local FEED_MILLISECONDS = 24 * 3600 * 1000
+local NEWS_LENGTH_MAX = 1000
+local NEWS_MILLISECONDS = 24 * 3600 * 1000
 -- A key that has asked for so many permits and is not done gets one more at a time, and so on.
 local PERMITS_PER_EXTRA = 16
 -- Of a permit: what a number of Lua may lose on the way, so that a whole number is not taken for a little less.
@@ -62,10 +62,10 @@ local function meet(key, now, milliseconds, member)
   return redis.call('ZCARD', key), 0
 end
 
--- Tells everybody who reads the feed.
+-- Tells everybody who reads the news.
 local function tell(key, _, text)
-  redis.call('XADD', key, 'MAXLEN', '~', FEED_LENGTH_MAX, '*', 'said', text)
-  redis.call('PEXPIRE', key, FEED_MILLISECONDS)
+  redis.call('XADD', key, 'MAXLEN', '~', NEWS_LENGTH_MAX, '*', 'said', text)
+  redis.call('PEXPIRE', key, NEWS_MILLISECONDS)
   return 0, 0
 end
 

@@ -140,8 +140,10 @@ impl Shared {
             runtime.spawn(worker.run());
             Part { asks, is_well }
         };
+        // Whoever judges nobody only tells news, which is the first part's.
+        let parts = if options.roles.gate { PARTS } else { 1 };
         let shared = Arc::new(Self {
-            parts: (0..PARTS).map(start).collect(),
+            parts: (0..parts).map(start).collect(),
             patience: options.shared_patience,
             gates: AtomicU32::new(options.gates_expected.clamp(1, GATES_MAX)),
             counters: Counters::default(),
@@ -182,7 +184,7 @@ impl Shared {
     pub(crate) fn tell(&self, text: String) {
         let (answer, _) = oneshot::channel();
         // Redis may be away, and then nobody hears it.
-        let _ = self.parts[0].asks.try_send(Ask { key: FEED.to_owned(), operation: Operation::Tell(text), answer });
+        let _ = self.parts[0].asks.try_send(Ask { key: NEWS.to_owned(), operation: Operation::Tell(text), answer });
     }
 
     /// The gates, and whether they can be asked together about the key with that hash.
@@ -216,7 +218,8 @@ impl Shared {
     }
 
     fn part(&self, hash: u64) -> &Part {
-        &self.parts[(hash >> (u64::BITS - PART_BITS)) as usize]
+        let part = (hash >> (u64::BITS - PART_BITS)) as usize;
+        &self.parts[part.min(self.parts.len() - 1)]
     }
 
     async fn ask(&self, hash: u64, key: String, operation: Operation) -> Option<(u64, u64)> {
@@ -231,7 +234,7 @@ impl Shared {
 }
 
 /// Where processes tell each other something, in the first part.
-pub(crate) const FEED: &str = "feed";
+pub(crate) const NEWS: &str = "news";
 
 /// Counts the gates now and then, this one among them if it is one.
 async fn meet(shared: Arc<Shared>, member: Option<u64>) {

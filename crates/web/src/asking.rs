@@ -48,6 +48,11 @@ impl Heard {
         self.0[by as usize]
     }
 
+    /// It has been admitted, and is not counted again.
+    pub(crate) fn admit(&mut self, by: By) {
+        self.0[by as usize] = Some(Ok(()));
+    }
+
     /// Asks, and keeps the answer.
     pub(crate) async fn ask(&mut self, app: &App, question: Question) {
         self.0[question.by as usize] = Some(app.limits.ask(question, || app.engine.now()).await);

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use crate::address::{FORWARDED_FOR, Peer};
 use crate::asking::{Heard, Stop};
 use crate::connections::{Phase, Watch};
+use crate::limits::By;
 use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
@@ -71,7 +72,7 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
                     return Leaves::General(Bytes::copy_from_slice(bytes));
                 };
                 watch.enter(Phase::Handling);
-                let (shop, begun) = begin(front, peer, &request, &heard);
+                let (shop, begun) = begin(front, peer, &request, &mut heard);
                 let question = match begun {
                     Err(Stop::Ask(question)) => question,
                     Err(Stop::Refused(problem)) => {
@@ -102,12 +103,13 @@ fn begin(
     front: &Front,
     peer: &Peer,
     request: &Request<'_>,
-    heard: &Heard,
+    heard: &mut Heard,
 ) -> (Option<HeaderValue>, Result<Begun, Stop>) {
     let app = &front.app;
     let client = app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
     let admitted = origin::of_purchase(app, request.sale, &request.head.caller);
     let begun = rate_limits::of_purchase(app, &client, request.sale, &request.head, heard)
+        .inspect(|()| heard.admit(By::Address))
         .and_then(|()| admitted.as_ref().map_err(|problem| problem.clone().into()))
         .and_then(|_| purchase::begin(front, (request.sale, request.item), &request.head, request.body, heard));
     (admitted.unwrap_or_default(), begun)

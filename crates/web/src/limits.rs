@@ -4,7 +4,7 @@
 //! what providers call, and whether the process is well, is not limited.
 //!
 //! The gates of a cluster keep each limit together, so judging may have to ask (`crate::asking`): what is judged here is judged again with what was
-//! said, and changes nothing before.
+//! said, and nothing is counted before.
 
 use std::convert::Infallible;
 use std::sync::Arc;

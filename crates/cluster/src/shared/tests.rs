@@ -10,7 +10,7 @@ use services::process::Life;
 use services::redis::{Servers, run, single};
 
 use super::*;
-use crate::feed::{News, follow};
+use crate::news::{News, follow};
 use crate::options::{Roles, Topology};
 
 /// What the library asks the server for, and what a test asks instead.
@@ -181,6 +181,15 @@ async fn two_gates_give_one_limit_and_spend_and_count_once() {
         let counted: HashSet<_> = counted.into_iter().flatten().collect();
         assert_eq!(counted, (1..=20).collect());
     }
+    // A figure, not a bar: everybody new, so that each is a key of its own.
+    let (start, count) = (std::time::Instant::now(), 20_000_u64);
+    for first in (0..count).step_by(2_000) {
+        let hash = |number: u64| (first + number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let asks = (0..2_000).map(|number| gates[0].take("crowd", hash(number), asked(5, 50, 0)));
+        let lots = futures_util::future::join_all(asks).await;
+        assert!(lots.iter().flatten().all(|lot| lot.is_granted));
+    }
+    eprintln!("{:.0} permits a second of one gate", count as f64 / start.elapsed().as_secs_f64());
     let mut connection = server.connection();
     let keys: Vec<String> = redis::cmd("KEYS").arg("doorbuster:*").query(&mut connection).unwrap();
     for key in keys {
@@ -231,7 +240,7 @@ async fn a_gate_goes_on_alone_while_redis_is_away_and_asks_again_when_it_is_back
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_one_process_tells_all_hear_and_latecomers_hear_what_still_counts() {
-    let server = Server::start("shared-feed");
+    let server = Server::start("shared-news");
     let gate = server.gate(1);
     until("a part that is well", || gate.gates(0).can_ask).await;
     let listen = || {

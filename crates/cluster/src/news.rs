@@ -12,7 +12,7 @@ use domain::Clock;
 use crate::link::{Link, LinkError};
 use crate::options::RedisOptions;
 use crate::quiet::Quiet;
-use crate::shared::{FEED, Shared, prefix};
+use crate::shared::{NEWS, Shared, prefix};
 
 /// So long the server keeps an empty answer back; less than a reply may take.
 const WAIT_MILLISECONDS: u64 = 500;
@@ -68,9 +68,9 @@ impl Shared {
 /// Entries with their ids, of the one list that is read.
 type Read = Option<Vec<(String, Vec<(String, Vec<String>)>)>>;
 
-/// Reads the feed from its beginning and passes on what it says, until nobody listens.
+/// Reads the list from its beginning and passes on what it says, until nobody listens.
 pub(crate) async fn follow(options: RedisOptions, clock: Arc<dyn Clock>, listener: Sender<News>) {
-    let key = format!("{}{FEED}", prefix(&options, 0));
+    let key = format!("{}{NEWS}", prefix(&options, 0));
     let mut link = Link::to(&options, vec![key.clone()]);
     let mut last = "0".to_owned();
     let mut quiet = Quiet::default();
