@@ -4,7 +4,7 @@
 //! for itself. Whoever comes late reads what is there.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use domain::Clock;
@@ -69,7 +69,7 @@ impl Shared {
 type Read = Option<Vec<(String, Vec<(String, Vec<String>)>)>>;
 
 /// Reads the list from its beginning and passes on what it says, until nobody listens.
-pub(crate) async fn follow(options: RedisOptions, clock: Arc<dyn Clock>, listener: Sender<News>) {
+pub(crate) async fn follow(options: RedisOptions, clock: Arc<dyn Clock>, listener: SyncSender<News>) {
     let key = format!("{}{NEWS}", prefix(&options, 0));
     let mut link = Link::to(&options, vec![key.clone()]);
     let mut last = "0".to_owned();
@@ -83,7 +83,8 @@ pub(crate) async fn follow(options: RedisOptions, clock: Arc<dyn Clock>, listene
                     let told_at = id.split('-').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or_default();
                     let ago = clock.wall_milliseconds().saturating_sub(told_at);
                     let news = fields.get(1).and_then(|text| News::parse(text, ago));
-                    if news.is_some_and(|news| listener.send(news).is_err()) {
+                    let passed = news.map(|news| listener.try_send(news));
+                    if matches!(passed, Some(Err(TrySendError::Disconnected(_)))) {
                         return;
                     }
                     last = id;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use admission::{OwnerHandle, Requests, SaleView};
@@ -32,6 +32,8 @@ const RUNG: &str = "rung";
 const ORDER: &str = "order";
 /// How long a process that joins sales waits until somebody decides them.
 const JOIN_PATIENCE: Duration = Duration::from_secs(4);
+/// News that wait for whoever listens; further ones are lost.
+const NEWS_WAITING_MAX: usize = 1_024;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hears why a sale cannot be followed any further.
@@ -104,7 +106,7 @@ impl Cluster {
 
     /// What other processes tell, from here on, and before where it still counts.
     pub fn listen(&self) -> Receiver<News> {
-        let (listener, news) = channel();
+        let (listener, news) = sync_channel(NEWS_WAITING_MAX);
         self.runtime.spawn(news::follow(self.options.redis.clone(), Arc::clone(&self.clock), listener));
         news
     }

@@ -13,7 +13,7 @@ use domain::record::{Created, PauseReason};
 use domain::{Clock, Promise, SaleDefinition, SaleId, SaleOrdinal, limits};
 use gate::identity::{IdentityConfig, IdentityConfigError, IdentityVerifier};
 use gate::ids::IdKeys;
-use gate::pseudonym::{IdentityKey, counting_key};
+use gate::pseudonym::IdentityKey;
 use keyring::{Keyring, KeyringError, KeyringOptions};
 use ledger::StoreError;
 use ledger::books::{Books, BooksError, Service};
@@ -176,8 +176,6 @@ pub struct Engine {
     pub passes: PassRing,
     /// Hashes identities into passes.
     pub identity_key: IdentityKey,
-    /// Under which addresses and customers are hashed where they are counted, the same in all processes of a cluster.
-    pub counting_key: [u8; 16],
     /// Believes access tokens.
     pub identities: Identities,
     /// Customers, secrets, admin tokens.
@@ -220,7 +218,6 @@ impl Engine {
             ids: IdKeys::new(&keys.id_key),
             passes: PassRing::new(&keys)?,
             identity_key: IdentityKey::new(&keys.identity_hash_key),
-            counting_key: counting_key(&keys.identity_hash_key),
             identities: Identities::new(verifier, keyring),
             vault: VaultService::start(vault)?,
             books,

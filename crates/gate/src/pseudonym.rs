@@ -29,15 +29,21 @@ impl PseudonymKey {
     }
 }
 
-/// The deployment's key for the identity hashes in passes.
+/// The deployment's key for the identity hashes in passes, and the one under which askers are counted.
 pub struct IdentityKey {
     key: hmac::Key,
+    counting: [u8; 16],
 }
 
 impl IdentityKey {
     /// Derives the key from 32 secret bytes.
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { key: derive_mac_key(secret, "identity hash") }
+        Self { key: derive_mac_key(secret, "identity hash"), counting: first(&derive(secret, "counting", &[])) }
+    }
+
+    /// Under which all processes of a deployment hash addresses and customers that they count. Its hashes may lie where others read them.
+    pub fn counting_key(&self) -> [u8; 16] {
+        self.counting
     }
 
     /// Keyed hash of who somebody is, for one sale: a renewed token is matched with a pass without asking the vault, and two
@@ -45,12 +51,6 @@ impl IdentityKey {
     pub fn identity_hash(&self, sale: SaleId, issuer: &str, subject: &str) -> [u8; 16] {
         first(&mac(&self.key, &[&sale.0, &length(issuer), issuer.as_bytes(), subject.as_bytes()]))
     }
-}
-
-/// The secret under which a deployment's processes hash addresses and customers that they count, derived from 32 secret bytes. Its hashes may
-/// lie where others can read them.
-pub fn counting_key(secret: &[u8; 32]) -> [u8; 16] {
-    first(&derive(secret, "counting", &[]))
 }
 
 fn length(issuer: &str) -> [u8; 4] {

@@ -68,7 +68,7 @@ impl App {
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         let metrics = Metrics::new();
-        let counting = (Hasher::new(&engine.counting_key), engine.shared().cloned());
+        let counting = (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
         let (limited, blocks) = (metrics.limited.clone(), metrics.automatic_blocks.clone());
         let limits = Limits::new(options.limits.clone(), counting, limited, blocks);
         Arc::new(Self {
