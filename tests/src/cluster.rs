@@ -33,6 +33,8 @@ pub const NODES: [(&str, &str); 6] = [
 ];
 const SETTINGS: [&str; 2] = ["cluster.takeover_after_seconds=4", "cluster.return_after_seconds=3"];
 
+/// Names of nodes, and settings for them.
+type Given = (Vec<&'static str>, Vec<String>);
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Servers die with the thread that started them, so one thread that outlives every test starts them all.
@@ -58,8 +60,8 @@ pub struct Cluster {
     nodes: BTreeMap<&'static str, Node>,
     /// Where each gate was reached last: it comes back to the same place, as behind a name.
     places: BTreeMap<&'static str, (SocketAddr, SocketAddr)>,
-    /// What every node is told besides, until the next test.
-    given: Vec<String>,
+    /// What these nodes are told besides, until a test that wants something else.
+    given: Given,
     /// One for each reach that was asked for.
     notes: usize,
 }
@@ -67,11 +69,17 @@ pub struct Cluster {
 impl Cluster {
     /// The cluster of this program, whole, and this test's alone until it is dropped.
     pub fn lock() -> MutexGuard<'static, Self> {
+        Self::lock_with(&[], Vec::new())
+    }
+
+    /// The same where these nodes have these settings, which they keep for a next test that wants the same.
+    pub fn lock_with(names: &[&'static str], settings: Vec<String>) -> MutexGuard<'static, Self> {
         static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
         let cluster = CLUSTER.get_or_init(|| Mutex::new(Self::start()));
         let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if !cluster.given.is_empty() {
-            cluster.give(Vec::new());
+        let wanted = (names.to_vec(), settings);
+        if cluster.given != wanted {
+            cluster.give_to(wanted);
         }
         cluster.heal();
         cluster
@@ -90,15 +98,20 @@ impl Cluster {
             configuration,
             nodes: BTreeMap::new(),
             places: BTreeMap::new(),
-            given: Vec::new(),
+            given: Given::default(),
             notes: 0,
         }
     }
 
     /// Has every node begin anew with these settings, which it keeps until the next test.
     pub fn give(&mut self, settings: Vec<String>) {
-        self.given = settings;
-        for (name, _) in NODES {
+        self.give_to((NODES.map(|(name, _)| name).to_vec(), settings));
+    }
+
+    /// Has those begin anew who get settings, and those who had some.
+    fn give_to(&mut self, given: Given) {
+        let before = std::mem::replace(&mut self.given, given);
+        for name in before.0.iter().chain(&self.given.0.clone()) {
             if self.nodes.contains_key(name) {
                 self.kill_node(name);
             }
@@ -246,7 +259,9 @@ impl Cluster {
         if let Some((public, admin)) = self.places.get(name) {
             more.extend([format!("public.address={public}"), format!("admin.address={admin}")]);
         }
-        more.extend(self.given.iter().cloned());
+        if self.given.0.contains(&name) {
+            more.extend(self.given.1.iter().cloned());
+        }
         let role = NODES.iter().find(|(of, _)| *of == name).expect("a node's name").1;
         let (nodes, configuration) = (self.folder.join("nodes"), self.configuration.clone());
         let node = on_keeper(move || {
@@ -409,6 +424,11 @@ pub(crate) fn arguments_for(data: &Path) -> Vec<String> {
         &format!("cluster.name={name}"),
         "--set",
         &format!("postgres.database={name}"),
+        // It is the only gate, and the machine may be busy: what it shares with nobody is counted to the last request.
+        "--set",
+        "cluster.gates_expected=1",
+        "--set",
+        "limits.shared_wait_milliseconds=900",
     ]
     .map(str::to_owned)
     .to_vec()

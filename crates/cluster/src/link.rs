@@ -1,11 +1,11 @@
-//! The way to the one Redis server that has a sale: found, connected to, called, and given up at the first doubt.
+//! The way to the one Redis server that has a sale, or a part of what gates share: found, connected to, called, and given up at the first doubt.
 //!
-//! All keys of a sale lie in one slot, so one server has them. Which one is asked anew after every failure: of the server itself, of the
+//! All keys of it lie in one slot, so one server has them. Which one is asked anew after every failure: of the server itself, of the
 //! Sentinels, or of any member of the Redis Cluster. A call that failed may have been carried out; every function may be called again.
 
 use std::time::Duration;
 
-use admission::redis::{CLOCK, FENCED, FUNCTIONS, STALE, keys};
+use admission::redis::{CLOCK, FENCED, STALE, keys};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Value};
 
@@ -42,21 +42,27 @@ pub(crate) enum LinkError {
     Full,
 }
 
-/// The way to one sale's server.
+/// The way to one slot's server.
 pub(crate) struct Link {
     options: RedisOptions,
-    keys: [String; 8],
+    keys: Vec<String>,
     connection: Option<MultiplexedConnection>,
     /// Where to begin asking next time, so that a dead member is not asked first for ever.
     turn: usize,
 }
 
 impl Link {
+    /// To a sale.
     pub(crate) fn new(options: &RedisOptions, sale: &str) -> Self {
-        Self { options: options.clone(), keys: keys(&format!("{}/{sale}", options.name)), connection: None, turn: 0 }
+        Self::to(options, keys(&format!("{}/{sale}", options.name)).into())
     }
 
-    /// Calls a function of the library.
+    /// To the server that has these keys, of which there is one at least.
+    pub(crate) fn to(options: &RedisOptions, keys: Vec<String>) -> Self {
+        Self { options: options.clone(), keys, connection: None, turn: 0 }
+    }
+
+    /// Calls a function with the keys.
     pub(crate) async fn call<T: FromRedisValue>(
         &mut self,
         function: &str,
@@ -80,10 +86,10 @@ impl Link {
         }
     }
 
-    /// Loads the library, in place of any other version of it.
-    pub(crate) async fn load_functions(&mut self) -> Result<(), LinkError> {
+    /// Loads a library, in place of any other version of it.
+    pub(crate) async fn load(&mut self, library: &str) -> Result<(), LinkError> {
         let mut load = redis::cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(FUNCTIONS);
+        load.arg("LOAD").arg("REPLACE").arg(library);
         self.query::<String>(&load).await.map(|_| ())
     }
 
@@ -122,7 +128,7 @@ impl Link {
         self.query(&get).await
     }
 
-    async fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, LinkError> {
+    pub(crate) async fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, LinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -186,7 +192,7 @@ impl Link {
                 let slot: u16 = ask.arg("KEYSLOT").arg(&self.keys[0]).query_async(&mut member).await?;
                 let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut member).await?;
                 let master = ranges.into_iter().find_map(|range| master_of(slot, range));
-                let master = master.ok_or(RedisError::from((ErrorKind::Client, "nobody serves the sale's slot")))?;
+                let master = master.ok_or(RedisError::from((ErrorKind::Client, "nobody serves the slot")))?;
                 if master == address { Ok(member) } else { self.open(&master, true).await }
             }
         }

@@ -92,6 +92,10 @@ pub struct ClusterOptions {
     pub store: StoreOptions,
     /// What this process does.
     pub roles: Roles,
+    /// How long a request waits for what gates share in Redis until it is judged without.
+    pub shared_patience: Duration,
+    /// Gates among which limits are divided until it is known how many there are.
+    pub gates_expected: u32,
     /// How long Redis may be away until a relay decides in its place.
     pub takeover_after: Duration,
     /// How long Redis must be well again until it decides again.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use admission::redis::{Kept, REBUILD, Rebuild};
+use admission::redis::{FUNCTIONS, Kept, REBUILD, Rebuild};
 use chain::batch::Batch;
 use domain::{ChainTime, PurchaseNumber, Record};
 
@@ -25,7 +25,7 @@ impl Relay<'_> {
             self.check_whole(there.committed)?;
         }
         self.seal().await?;
-        self.link.load_functions().await?;
+        self.link.load(FUNCTIONS).await?;
         // What it has is a part of the chain, if it decided nothing that came too late: then only the rest is missing.
         let missing = match there.filter(|there| !self.reconciler.distrusts && self.is_part_of_chain(there)) {
             Some(there) => Some((self.touched_since(there.next)?, there.next)),

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use admission::{OwnerHandle, Requests, SaleView};
@@ -21,14 +22,18 @@ use crate::follower::{FollowError, Follower};
 use crate::gate::Gate;
 use crate::ladder::{Ladder, Order, Rung, SAY_EVERY, Said};
 use crate::link::Link;
+use crate::news::{self, News};
 use crate::options::ClusterOptions;
 use crate::relay::Relay;
+use crate::shared::Shared;
 
 /// Where the rung is said, and what the operator wants.
 const RUNG: &str = "rung";
 const ORDER: &str = "order";
 /// How long a process that joins sales waits until somebody decides them.
 const JOIN_PATIENCE: Duration = Duration::from_secs(4);
+/// News that wait for whoever listens; further ones are lost.
+const NEWS_WAITING_MAX: usize = 1_024;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hears why a sale cannot be followed any further.
@@ -64,6 +69,7 @@ pub struct Cluster {
     options: ClusterOptions,
     store: Store,
     clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
     runtime: Runtime,
 }
 
@@ -89,7 +95,20 @@ impl Cluster {
         let store = runtime.block_on(Store::connect(&options.store))?;
         let login = runtime.block_on(async { Link::new(&options.redis, "login").check_login().await });
         login.map_err(|error| ConnectError::Redis(error.to_string()))?;
-        Ok(Self { options, store, clock, runtime })
+        let shared = Shared::start(&options, runtime.handle());
+        Ok(Self { options, store, clock, shared, runtime })
+    }
+
+    /// What the gates keep together beside the sales.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What other processes tell, from here on, and before where it still counts.
+    pub fn listen(&self) -> Receiver<News> {
+        let (listener, news) = sync_channel(NEWS_WAITING_MAX);
+        self.runtime.spawn(news::follow(self.options.redis.clone(), Arc::clone(&self.clock), listener));
+        news
     }
 
     /// What this process does.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use cluster::{ClusterOptions, Login, RedisOptions, Roles, StoreOptions, Topology};
 use engine::ClusterSettings;
 use ledger::vault::PostgresOptions;
+use limiter::GATES_MAX;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -54,6 +55,7 @@ impl Settings {
         );
         let named = self.redis.topology != RedisTopology::Sentinel || !self.redis.sentinel_name.is_empty();
         ensure!(named, "redis.sentinel_name: under which name the Sentinels watch the master");
+        ensure!((1..=GATES_MAX).contains(&self.cluster.gates_expected), "cluster.gates_expected: 1 to {GATES_MAX}");
         ensure!(self.cluster.uncommitted_max >= 1_000, "cluster.uncommitted_max: at least 1000");
         for (key, seconds) in [
             ("cluster.takeover_after_seconds", self.cluster.takeover_after_seconds),
@@ -113,6 +115,8 @@ impl Settings {
                 jitter_seed: process,
             },
             roles: Roles { gate: has(Role::Gate), relay: has(Role::Relay), worker: has(Role::Worker) },
+            shared_patience: Duration::from_millis(self.limits.shared_wait_milliseconds),
+            gates_expected: self.cluster.gates_expected,
             takeover_after: Duration::from_secs(self.cluster.takeover_after_seconds),
             return_after: Duration::from_secs(self.cluster.return_after_seconds),
             process,

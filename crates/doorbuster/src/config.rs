@@ -147,6 +147,7 @@ pub(crate) struct ClusterSection {
     pub(crate) name: String,
     pub(crate) roles: Vec<Role>,
     pub(crate) uncommitted_max: u64,
+    pub(crate) gates_expected: u32,
     pub(crate) takeover_after_seconds: u64,
     pub(crate) return_after_seconds: u64,
 }

@@ -11,6 +11,8 @@ use crate::config::Settings;
 
 /// More than any machine that sells has to spare.
 const MEBIBYTES_MAX: usize = 1_024;
+/// Longer than a reply of Redis may take, nobody waits.
+const SHARED_WAIT_MILLISECONDS_MAX: u64 = 1_000;
 const BLOCK_SECONDS_MAX: u64 = 24 * 3_600;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +36,7 @@ pub(crate) struct LimitSettings {
     automatic_block_seconds_max: u64,
     loopback: bool,
     memory_mebibytes: usize,
+    pub(crate) shared_wait_milliseconds: u64,
 }
 
 impl Settings {
@@ -59,6 +62,10 @@ impl Settings {
         let (first, max) = (limits.automatic_block_seconds, limits.automatic_block_seconds_max);
         ensure!((1..=max).contains(&first), "limits.automatic_block_seconds: 1 to automatic_block_seconds_max");
         ensure!(max <= BLOCK_SECONDS_MAX, "limits.automatic_block_seconds_max: {BLOCK_SECONDS_MAX} at most");
+        ensure!(
+            (1..=SHARED_WAIT_MILLISECONDS_MAX).contains(&limits.shared_wait_milliseconds),
+            "limits.shared_wait_milliseconds: 1 to {SHARED_WAIT_MILLISECONDS_MAX}"
+        );
         let mebibytes = limits.memory_mebibytes;
         ensure!((1..=MEBIBYTES_MAX).contains(&mebibytes), "limits.memory_mebibytes: 1 to {MEBIBYTES_MAX}");
         Ok(LimitOptions {

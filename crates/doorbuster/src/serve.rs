@@ -65,11 +65,12 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     announce(settings, &app, &endpoints);
     let tending = till.as_ref().filter(|_| keeps_books).map(Tending::start).transpose()?;
     let looking = settings.is_cluster().then(|| look_for_sales(&app)).transpose()?;
+    let hearing = heed_news(&app)?;
     let days = settings.retention.days;
     let forgetting = (keeps_books && days > 0).then(|| keep_retention(&app, days)).transpose()?;
     stop.wait();
     tracing::info!("stopping: answers under way leave first");
-    drop((looking, forgetting, tending));
+    drop((looking, hearing, forgetting, tending));
     if let Some(public) = public {
         public.stop();
     }
@@ -104,6 +105,8 @@ fn announce(settings: &Settings, app: &App, endpoints: &Endpoints) {
 
 /// Between two looks for sales that other processes of the cluster have created.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So long a stop may have to wait for whoever listens.
+const LISTEN_FOR: Duration = Duration::from_millis(200);
 /// Between two looks for sales whose customers are to become unknown.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -115,6 +118,20 @@ fn look_for_sales(app: &Arc<App>) -> std::io::Result<Repeated> {
         Err(error) if quiet.is_due(&error) => tracing::warn!(%error, "new sales cannot be looked for now"),
         Err(_) => {}
     })
+}
+
+/// What other processes tell is heeded in a thread of its own, since that may wait for the vault.
+fn heed_news(app: &Arc<App>) -> std::io::Result<Option<Repeated>> {
+    let Some(news) = app.engine().listen() else { return Ok(None) };
+    let app = Arc::clone(app);
+    let heed = move || {
+        for told in news.recv_timeout(LISTEN_FOR).into_iter().chain(news.try_iter()) {
+            if let Err(error) = app.heed(told) {
+                tracing::warn!(%error, "the block list cannot be read now");
+            }
+        }
+    };
+    Repeated::start("news", Duration::ZERO, heed).map(Some)
 }
 
 fn keep_retention(app: &Arc<App>, days: u64) -> std::io::Result<Repeated> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
+use cluster::News;
 use data_encoding::HEXLOWER;
 use domain::{SaleId, limits};
 use ledger::KeptBlock;
@@ -114,7 +115,8 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Blocks somebody, in place of an entry that they had. Durable when it returns; other processes of a cluster know it within a second.
+    /// Blocks somebody, in place of an entry that they had. Durable when it returns; other processes of a cluster know it at once, or without Redis within
+    /// a second.
     /// Blocks.
     pub fn add_block(
         &self,
@@ -140,6 +142,7 @@ impl Engine {
             return Err(BlockError::Full);
         }
         self.vault.with(|vault| vault.put_block(&block))?;
+        self.tell_of_blocks();
         self.read_blocks_anew()?;
         Ok(block)
     }
@@ -148,8 +151,16 @@ impl Engine {
     pub fn remove_block(&self, id: &str) -> Result<Option<KeptBlock>, VaultError> {
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.vault.with(|vault| vault.remove_block(id))?;
+        self.tell_of_blocks();
         self.read_blocks_anew()?;
         Ok(removed)
+    }
+
+    /// Has other processes look at the list at once, and not only when they do so anyway.
+    fn tell_of_blocks(&self) {
+        if let Some(shared) = self.shared() {
+            shared.tell_news(News::Blocks);
+        }
     }
 
     /// Reads the block list if another process has changed it since. The caller holds `creating`.

@@ -1,11 +1,12 @@
 //! The engine's part in a cluster: sales that any process may have created, each with a chain that all of them follow.
 
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 
 use chain::HeadSigner;
-use cluster::{Cluster, Order, Part, Roles};
+use cluster::{Cluster, News, Order, Part, Roles, Shared};
 use domain::record::Created;
-use ledger::vault::SaleSecrets;
+use ledger::vault::{SaleSecrets, VaultError};
 
 use crate::engine::{Engine, StartError};
 use crate::sale::Sale;
@@ -20,6 +21,22 @@ impl Engine {
     /// Under which number this process is known in locks; `None` for one that is alone.
     pub fn process(&self) -> Option<u64> {
         self.cluster.as_ref().map(|cluster| cluster.options().process)
+    }
+
+    /// What the gates of a cluster keep together beside the sales; `None` for a process that is alone.
+    pub fn shared(&self) -> Option<&Arc<Shared>> {
+        self.cluster.as_ref().map(Cluster::shared)
+    }
+
+    /// What other processes tell, for a gate of a cluster.
+    pub fn listen(&self) -> Option<Receiver<News>> {
+        self.cluster.as_ref().filter(|cluster| cluster.options().roles.gate).map(Cluster::listen)
+    }
+
+    /// Learns who is blocked, if that has changed. Blocks.
+    pub fn look_for_blocks(&self) -> Result<(), VaultError> {
+        let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        self.notice_blocks()
     }
 
     /// Takes part in the sales that other processes have created since, and learns which admin tokens are believed,

@@ -14,7 +14,7 @@ mod sale;
 mod showcase;
 mod tokens;
 
-pub use ::cluster::{Order, Roles};
+pub use ::cluster::{News, Order, Roles, Shared, SharedCounts};
 pub use blocks::{BlockError, BlockTarget};
 pub use buyer::{Buyer, BuyerError};
 pub use data::{DataError, DataFolder};

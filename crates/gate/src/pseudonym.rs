@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac;
 use domain::{Pseudonym, SaleId};
 
-use crate::keys::{derive_mac_key, first, mac};
+use crate::keys::{derive, derive_mac_key, first, mac};
 use crate::private::CustomerSaleKey;
 
 /// One sale's pseudonym key, prepared. Destroying the 32 bytes behind it anonymises the sale.
@@ -29,15 +29,21 @@ impl PseudonymKey {
     }
 }
 
-/// The deployment's key for the identity hashes in passes.
+/// The deployment's key for the identity hashes in passes, and the one under which askers are counted.
 pub struct IdentityKey {
     key: hmac::Key,
+    counting: [u8; 16],
 }
 
 impl IdentityKey {
     /// Derives the key from 32 secret bytes.
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { key: derive_mac_key(secret, "identity hash") }
+        Self { key: derive_mac_key(secret, "identity hash"), counting: first(&derive(secret, "counting", &[])) }
+    }
+
+    /// Under which all processes of a deployment hash addresses and customers that they count. Its hashes may lie where others read them.
+    pub fn counting_key(&self) -> [u8; 16] {
+        self.counting
     }
 
     /// Keyed hash of who somebody is, for one sale: a renewed token is matched with a pass without asking the vault, and two

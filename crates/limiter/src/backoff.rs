@@ -70,6 +70,30 @@ impl Backoff {
         }
     }
 
+    /// Takes a block that somebody else has made and that lasts for so many milliseconds more, unless there is one that lasts longer. The next one
+    /// is longer than it.
+    pub fn adopt(&self, hash: u64, now_milliseconds: u64, milliseconds: u64) {
+        let milliseconds = milliseconds.min(self.max_milliseconds);
+        let set = &self.sets[self.index(hash)];
+        loop {
+            let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let known = words.iter().position(|word| *word != 0 && word >> TAG_SHIFT == tag(hash));
+            let nearest = || (0..WAYS).min_by_key(|way| self.ahead(words[*way], now_milliseconds)).unwrap_or(0);
+            let way = known.unwrap_or_else(nearest);
+            if known.is_some() && self.ahead(words[way], now_milliseconds) >= milliseconds {
+                return;
+            }
+            let longer = |level: &u64| self.first_milliseconds.saturating_mul(1 << level) >= milliseconds;
+            let level = (0..LEVEL_MAX).find(longer).unwrap_or(LEVEL_MAX);
+            let end = now_milliseconds.saturating_add(milliseconds);
+            let word = tag(hash) << TAG_SHIFT | level << TIME_BITS | (end & TIME_MASK);
+            self.last_end.fetch_max(end, Ordering::Relaxed);
+            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Keys that are blocked. Looks at the whole table.
     pub fn in_force(&self, now_milliseconds: u64) -> usize {
         let words = self.sets.iter().flatten();
@@ -127,6 +151,27 @@ mod tests {
         assert_eq!(backoff.in_force(now), 1);
         now += 1_200_000;
         assert_eq!(backoff.block(7, now), Some(10_000), "it kept quiet");
+    }
+
+    #[test]
+    fn a_block_of_somebody_else_holds_and_the_next_one_is_longer() {
+        let (here, there) = (Backoff::new(1 << 16, 10_000, 600_000), Backoff::new(1 << 16, 10_000, 600_000));
+        let mut now = START;
+        for seconds in [10, 20, 40, 80, 160, 320, 600, 600] {
+            // One after the other, as whoever hammers goes from one to the other.
+            let (makes, hears) = if seconds % 20 == 0 { (&here, &there) } else { (&there, &here) };
+            assert_eq!(makes.block(7, now), Some(seconds * 1_000));
+            hears.adopt(7, now + 30, seconds * 1_000 - 30);
+            // What comes back, later and shorter, changes nothing.
+            makes.adopt(7, now + 50, seconds * 1_000 - 60);
+            for backoff in [&here, &there] {
+                assert_eq!(backoff.rest(7, now + 100), Some(seconds * 1_000 - 100));
+                assert_eq!(backoff.rest(8, now + 100), None, "somebody else");
+            }
+            now += seconds * 1_000;
+        }
+        here.adopt(9, now, u64::MAX);
+        assert_eq!(here.rest(9, now), Some(600_000), "never longer than its own longest");
     }
 
     #[test]

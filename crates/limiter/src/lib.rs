@@ -1,27 +1,40 @@
-//! Who asks too often, and who may not ask at all: rate limits in bounded memory, blocks of addresses, and blocks that grow.
+//! Who asks too often, and who may not ask at all: rate limits in bounded memory, blocks of addresses, blocks that grow, and limits that
+//! several processes keep together.
 //!
 //! Time is passed in. There is no clock here, no HTTP, and no input or output; a check allocates nothing once its part of the table is there.
 
 mod backoff;
+mod leases;
 mod prefix;
 mod ranges;
+mod shared;
 mod table;
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
 
 pub use self::backoff::Backoff;
 pub use self::prefix::{Prefix, PrefixError, address_bits, of_bits};
 pub use self::ranges::Ranges;
-pub use self::table::{BURST_MAX, Limiter, PER_SECOND_MAX};
+pub use self::shared::{Asked, GATES_MAX, Gates, Lot, SharedLimiter, Verdict};
+pub use self::table::{BURST_MAX, Limiter, PARTS_MAX, PER_SECOND_MAX};
 
-/// Makes the hashes that the tables know their keys by: SipHash under a key that is drawn once per process, so that nobody can choose two
-/// keys that fall on each other.
-#[derive(Default)]
-pub struct Hasher(RandomState);
+/// Makes the hashes that the tables know their keys by: SipHash-1-3 under a secret key, so that nobody can choose two keys that fall on each
+/// other, and whoever sees a hash cannot find what it is of. Processes with the same key make the same hashes.
+#[derive(Clone)]
+pub struct Hasher(SipHasher13);
 
 impl Hasher {
+    /// With that secret.
+    pub fn new(key: &[u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(key))
+    }
+
     /// The hash of a key.
     pub fn hash(&self, key: &[u8]) -> u64 {
-        self.0.hash_one(key)
+        let mut hasher = self.0;
+        hasher.write(key);
+        hasher.finish()
     }
 }

@@ -16,6 +16,9 @@ pub const PER_SECOND_MAX: u32 = 10_000;
 /// The largest burst.
 pub const BURST_MAX: u32 = 1_000_000;
 
+/// Among how many a limit may be divided.
+pub const PARTS_MAX: u32 = 1_600;
+
 /// Places of a set; with words of eight bytes, a set is a cache line.
 const WAYS: usize = 8;
 /// Sets whose memory is taken together, when the first of them is used: a page.
@@ -45,8 +48,8 @@ pub struct Limiter {
     units: u64,
     /// T, in units.
     interval: u64,
-    /// How far TAT may lie ahead for a request to conform, in units.
-    tolerance: u64,
+    /// How many requests may come at once.
+    burst: u64,
     /// How far a TAT that means something may lie ahead; beyond it lie those that passed long ago.
     ahead_max: u64,
 }
@@ -60,19 +63,26 @@ impl Limiter {
         let chunks = (bytes_max / chunk_bytes).clamp(1, SETS_MAX / SETS_PER_CHUNK);
         let divisor = greatest_common_divisor(u64::from(per_second), 1_000);
         let (units, interval) = (u64::from(per_second) / divisor, 1_000 / divisor);
-        let tolerance = u64::from(burst - 1) * interval;
         Self {
             chunks: (0..chunks).map(|_| Chunk::new()).collect(),
             units,
             interval,
-            tolerance,
-            ahead_max: tolerance + interval + BACKWARDS_MILLISECONDS_MAX * units,
+            burst: burst.into(),
+            ahead_max: u64::from(burst.max(PARTS_MAX)) * interval + BACKWARDS_MILLISECONDS_MAX * units,
         }
     }
 
     /// Whether a request of the key with that hash is admitted now (milliseconds since any start). If not, after how many milliseconds it
     /// is, should nobody ask with that key meanwhile.
     pub fn check(&self, hash: u64, now_milliseconds: u64) -> Result<(), u64> {
+        self.check_part(hash, now_milliseconds, 1)
+    }
+
+    /// The same where the limit is divided among `parts` (1 to [`PARTS_MAX`]), of which this table counts one: it has that part of the rate
+    /// and of the burst, and one request at once in any case. A request then counts as many times.
+    pub fn check_part(&self, hash: u64, now_milliseconds: u64, parts: u32) -> Result<(), u64> {
+        let (interval, longest) = self.part(parts);
+        let tolerance = longest - interval;
         let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
         let set = self.set(hash);
         let tag = tag(hash);
@@ -81,15 +91,43 @@ impl Limiter {
             let known = words.iter().position(|word| word >> TIME_BITS == tag);
             let way = known.unwrap_or_else(|| self.nearest(&words, now));
             let ahead = if known.is_some() { self.ahead(words[way], now) } else { 0 };
-            if ahead > self.tolerance {
-                return Err((ahead - self.tolerance).div_ceil(self.units));
+            if ahead > tolerance {
+                return Err((ahead - tolerance).div_ceil(self.units));
             }
-            let word = tag << TIME_BITS | (now.wrapping_add(ahead + self.interval) & TIME_MASK);
+            let word = tag << TIME_BITS | (now.wrapping_add(ahead + interval) & TIME_MASK);
             // Whoever was faster has made another word of it: look again.
             if set.0[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Ok(());
             }
         }
+    }
+
+    /// Counts a request that somebody else has admitted, as [`Limiter::check_part`] would have; at most until nothing is left of the part.
+    pub fn count_part(&self, hash: u64, now_milliseconds: u64, parts: u32) {
+        let (interval, longest) = self.part(parts);
+        let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
+        let set = self.set(hash);
+        let tag = tag(hash);
+        loop {
+            let words = set.0.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let known = words.iter().position(|word| word >> TIME_BITS == tag);
+            let way = known.unwrap_or_else(|| self.nearest(&words, now));
+            let ahead = if known.is_some() { self.ahead(words[way], now) } else { 0 };
+            if ahead >= longest {
+                return;
+            }
+            let word = tag << TIME_BITS | (now.wrapping_add((ahead + interval).min(longest)) & TIME_MASK);
+            if set.0[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// T of a part, and how far ahead its TAT may come, in units.
+    fn part(&self, parts: u32) -> (u64, u64) {
+        let parts = u64::from(parts.clamp(1, PARTS_MAX));
+        let interval = self.interval * parts;
+        (interval, (self.burst / parts).max(1) * interval)
     }
 
     /// Keys whose TAT has not passed. Looks at the whole table.

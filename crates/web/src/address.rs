@@ -34,8 +34,8 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    pub(crate) fn new(trusted: Vec<Prefix>) -> Self {
-        Self { hasher: Hasher::default(), trusted }
+    pub(crate) fn new(trusted: Vec<Prefix>, hasher: Hasher) -> Self {
+        Self { hasher, trusted }
     }
 
     /// Looks at the other end of a connection, once.
@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     fn addresses() -> Addresses {
-        Addresses::new(["10.0.0.0/8", "2001:db8:1::/48"].map(|prefix| prefix.parse().unwrap()).into())
+        let trusted = ["10.0.0.0/8", "2001:db8:1::/48"].map(|prefix| prefix.parse().unwrap());
+        Addresses::new(trusted.into(), Hasher::new(&[7; 16]))
     }
 
     fn seen(peer: &str, lines: &[&str]) -> IpAddr {

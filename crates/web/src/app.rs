@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::webhooks::{Feed, Webhooks};
-use engine::Engine;
+use engine::{Engine, News};
+use ledger::vault::VaultError;
+use limiter::Hasher;
 use pages::Site;
 use till::Till;
 use tokio::sync::Semaphore;
@@ -66,7 +68,9 @@ impl App {
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         let metrics = Metrics::new();
-        let limits = Limits::new(options.limits.clone(), metrics.limited.clone(), metrics.automatic_blocks.clone());
+        let counting = (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
+        let (limited, blocks) = (metrics.limited.clone(), metrics.automatic_blocks.clone());
+        let limits = Limits::new(options.limits.clone(), counting, limited, blocks);
         Arc::new(Self {
             engine,
             options,
@@ -90,6 +94,17 @@ impl App {
     /// The engine behind it.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Heeds what another gate of the cluster told. Blocks.
+    pub fn heed(&self, news: News) -> Result<(), VaultError> {
+        match news {
+            News::Blocks => self.engine.look_for_blocks(),
+            News::AddressBlocked { hash, milliseconds } => {
+                self.limits.adopt(hash, self.engine.now(), milliseconds);
+                Ok(())
+            }
+        }
     }
 
     /// Ends the calls to the shop; what was not noted is delivered again at the next start.

@@ -73,7 +73,7 @@ impl From<KeptBlock> for BlockAnswer {
     }
 }
 
-/// Who is blocked, the oldest first. Automatic blocks are not here: they are each process's own, and short.
+/// Who is blocked, the oldest first. Automatic blocks are not here: gates make them, and they are short.
 #[utoipa::path(
     get, path = "/admin/v1/blocks", tag = "operator",
     responses((status = 200, body = Vec<BlockAnswer>), (status = "default", body = ProblemBody)), security(("admin" = []))
@@ -84,7 +84,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
     Ok(Json(blocks.into_iter().map(BlockAnswer::from).collect::<Vec<_>>()).into_response())
 }
 
-/// Block an address, a network or a customer, in place of the entry that they have. In a cluster the other processes know it within a second.
+/// Block an address, a network or a customer, in place of the entry that they have. In a cluster the other processes know it at once, without Redis within a second.
 #[utoipa::path(
     post, path = "/admin/v1/blocks", tag = "operator", request_body = BlockBody,
     responses((status = 201, body = BlockAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))
@@ -128,7 +128,7 @@ fn target(app: &App, asked: &BlockBody) -> Result<BlockTarget, Problem> {
     }
 }
 
-/// End an entry of the block list. In a cluster the other processes know it within a second.
+/// End an entry of the block list. In a cluster the other processes know it at once, without Redis within a second.
 #[utoipa::path(
     delete, path = "/admin/v1/blocks/{block}", tag = "operator", params(("block" = String, Path)),
     responses((status = 200, body = BlockAnswer), (status = "default", body = ProblemBody)), security(("admin" = []))

@@ -36,7 +36,7 @@ pub(crate) async fn take_pass(
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    let identity = limits::identity(&app, &headers, Kind::Passes)?;
+    let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let pass = issue_pass(&app, &sale, &identity, &headers).await?;
     Ok((StatusCode::CREATED, Json(pass)))
 }
@@ -108,7 +108,7 @@ pub(crate) async fn mine(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    let identity = limits::identity(&app, &headers, Kind::Status)?;
+    let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let pass = match issue_pass(&app, &sale, &identity, &headers).await {
         Ok(pass) => Some(pass),
@@ -146,12 +146,12 @@ pub(crate) fn order_at(app: &App, id: &str) -> Result<(Arc<Sale>, PurchaseNumber
 }
 
 /// The same for a customer, and who they are in that sale. Whether the order is theirs is for its owner to say.
-pub(crate) fn own_order(
+pub(crate) async fn own_order(
     app: &App,
     id: &str,
     headers: &HeaderMap,
 ) -> Result<(Arc<Sale>, PurchaseNumber, Pseudonym), Problem> {
-    let identity = limits::identity(app, headers, Kind::Status)?;
+    let identity = limits::identity(app, headers, Kind::Status).await?;
     let (sale, number) = order_at(app, id)?;
     let customer = identify::pseudonym(&sale, &identity);
     Ok((sale, number, customer))
@@ -190,7 +190,7 @@ pub(crate) async fn purchase_status(
     Query(query): Query<PurchaseQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (sale, purchase, customer) = own_purchase(&app, &id, &headers)?;
+    let (sale, purchase, customer) = own_purchase(&app, &id, &headers).await?;
     match standing(&app, &sale, customer, purchase, query.pending.as_deref()).await? {
         Standing::Granted(grant) => with_receipt(&app, &sale, &grant).await,
         Standing::Pending(pending) => Ok((StatusCode::ACCEPTED, Json(pending)).into_response()),
@@ -198,12 +198,12 @@ pub(crate) async fn purchase_status(
 }
 
 /// The sale of a purchase, the purchase there, and who asks. Whether it is theirs is for its owner to say.
-pub(crate) fn own_purchase(
+pub(crate) async fn own_purchase(
     app: &App,
     id: &str,
     headers: &HeaderMap,
 ) -> Result<(Arc<Sale>, PurchaseId, Pseudonym), Problem> {
-    let identity = limits::identity(app, headers, Kind::Status)?;
+    let identity = limits::identity(app, headers, Kind::Status).await?;
     let (ordinal, purchase) = app.engine.ids.parse_purchase(id).ok_or(Refusal::NotFound)?;
     let sale = app.engine.sale_by_ordinal(ordinal).ok_or(Refusal::NotFound)?;
     let customer = identify::pseudonym(&sale, &identity);
@@ -245,7 +245,7 @@ pub(crate) async fn orders(
     Query(query): Query<PageQuery<String>>,
     headers: HeaderMap,
 ) -> Result<Json<OrdersAnswer>, Problem> {
-    let identity = limits::identity(&app, &headers, Kind::Status)?;
+    let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let cursor = match query.cursor.as_deref() {
         None => None,
         Some(order) => Some(app.engine.ids.parse_order(order).ok_or(Refusal::NotFound)?),
@@ -281,7 +281,7 @@ pub(crate) async fn order(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let (sale, number, customer) = own_order(&app, &id, &headers).await?;
     let grant = granted(&sale, Request::Read(Ask::Order { number, customer: Some(customer) })).await?;
     with_receipt(&app, &sale, &grant).await
 }
@@ -314,7 +314,7 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let (sale, number, customer) = own_order(&app, &id, &headers).await?;
     let grant = cancelled(&app, &sale, number, Some(customer)).await?;
     fault::reach(Stage::Released);
     Ok(Json(wire::purchase(&app.engine, &sale, &grant, None)).into_response())

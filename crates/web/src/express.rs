@@ -16,13 +16,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use domain::limits;
+use http::HeaderValue;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::address::{FORWARDED_FOR, Peer};
+use crate::asking::{Heard, Stop};
 use crate::connections::{Phase, Watch};
-use crate::problem::Problem;
-use crate::purchase::{self, Head};
+use crate::limits::By;
+use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
 use crate::{limits as rate_limits, origin};
@@ -60,20 +62,28 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             Ok(0) | Err(_) => return Leaves::Ended,
             Ok(length) => length,
         };
-        let (request_id, shop, begun) = {
-            let buffers = front.buffers.borrow();
-            let bytes = &buffers.input[..length];
-            let Some(request) = Request::read(bytes) else {
-                return Leaves::General(Bytes::copy_from_slice(bytes));
+        // Once something has to be asked, other connections need the buffer.
+        let (mut kept, mut heard) = (None::<Vec<u8>>, Heard::default());
+        let (request_id, shop, begun) = loop {
+            let question = {
+                let buffers = front.buffers.borrow();
+                let bytes = kept.as_deref().unwrap_or(&buffers.input[..length]);
+                let Some(request) = Request::read(bytes) else {
+                    return Leaves::General(Bytes::copy_from_slice(bytes));
+                };
+                watch.enter(Phase::Handling);
+                let (shop, begun) = begin(front, peer, &request, &mut heard);
+                let question = match begun {
+                    Err(Stop::Ask(question)) => question,
+                    Err(Stop::Refused(problem)) => {
+                        break (front.app.request_id(request.request_id), shop, Err(problem));
+                    }
+                    Ok(begun) => break (front.app.request_id(request.request_id), shop, Ok(begun)),
+                };
+                kept = kept.or_else(|| Some(buffers.input[..length].to_vec()));
+                question
             };
-            watch.enter(Phase::Handling);
-            let request_id = front.app.request_id(request.request_id);
-            let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
-            let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
-            let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
-                .and_then(|()| admitted.as_ref().map_err(Problem::clone))
-                .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
-            (request_id, admitted.unwrap_or_default(), begun)
+            heard.ask(&front.app, question).await;
         };
         let outcome = match begun {
             Ok(begun) => purchase::finish(front, begun).await,
@@ -86,6 +96,23 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             return Leaves::Ended;
         }
     }
+}
+
+/// Judges a request and puts it before its owner; with the page of the shop that it comes from.
+fn begin(
+    front: &Front,
+    peer: &Peer,
+    request: &Request<'_>,
+    heard: &mut Heard,
+) -> (Option<HeaderValue>, Result<Begun, Stop>) {
+    let app = &front.app;
+    let client = app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
+    let admitted = origin::of_purchase(app, request.sale, &request.head.caller);
+    let begun = rate_limits::of_purchase(app, &client, request.sale, &request.head, heard)
+        .inspect(|()| heard.admit(By::Address))
+        .and_then(|()| admitted.as_ref().map_err(|problem| problem.clone().into()))
+        .and_then(|_| purchase::begin(front, (request.sale, request.item), &request.head, request.body, heard));
+    (admitted.unwrap_or_default(), begun)
 }
 
 /// Reads what has arrived into the thread's buffer; nothing else may run before it is used.

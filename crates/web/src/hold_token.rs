@@ -37,7 +37,7 @@ pub(crate) async fn hold_token(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<HoldTokenAnswer>, Problem> {
-    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let (sale, number, customer) = own_order(&app, &id, &headers).await?;
     let grant = granted(&sale, Request::Read(Query::Order { number, customer: Some(customer) })).await?;
     match grant.status {
         // Only a payment under way keeps it.

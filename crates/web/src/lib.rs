@@ -7,6 +7,7 @@ mod accounts;
 mod address;
 mod admin;
 mod app;
+mod asking;
 mod blocks;
 mod body;
 mod connections;

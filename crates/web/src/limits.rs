@@ -2,20 +2,25 @@
 //!
 //! Whoever proves a purchase or a pass is let through within two requests a second, whatever others do from the same address. What is static,
 //! what providers call, and whether the process is well, is not limited.
+//!
+//! The gates of a cluster keep each limit together, so judging may have to ask (`crate::asking`): what is judged here is judged again with what was
+//! said, and nothing is counted before.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{ChainTime, Pseudonym, Refusal};
-use engine::Engine;
+use engine::{Engine, News, Shared};
 use gate::identity::Identity;
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use limiter::{Backoff, Limiter, Prefix};
+use limiter::{Backoff, Hasher, Limiter, Prefix, SharedLimiter, Verdict};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::address::{Addresses, Client};
 use crate::app::App;
+use crate::asking::{Heard, Question, Stop, judged};
 use crate::identify;
 use crate::problem::Problem;
 use crate::purchase::{self, Head};
@@ -89,6 +94,9 @@ impl Kind {
     }
 }
 
+/// What the limits are called where gates keep them together; by what, then by kind.
+const NAMES: [[&str; 3]; 2] = [["ap", "au", "as"], ["cp", "cu", "cs"]];
+
 /// What a limit counts by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
@@ -107,12 +115,50 @@ impl By {
     }
 }
 
+/// One limit.
+enum Limit {
+    /// Of a process that is alone.
+    Own(Limiter),
+    /// Of all gates of a cluster together.
+    Shared(SharedLimiter, Arc<Shared>),
+}
+
+impl Limit {
+    fn new(bytes: usize, rate: Rate, shared: Option<&Arc<Shared>>) -> Self {
+        match shared {
+            None => Self::Own(Limiter::new(bytes, rate.per_second, rate.burst)),
+            Some(shared) => Self::Shared(SharedLimiter::new(bytes, rate.per_second, rate.burst), Arc::clone(shared)),
+        }
+    }
+
+    fn check(&self, hash: u64, now: u64) -> Verdict {
+        match self {
+            Self::Own(limiter) => limiter.check(hash, now).map_or_else(Verdict::Refused, |()| Verdict::Admitted),
+            Self::Shared(limiter, shared) => {
+                let gates = shared.gates(hash);
+                if !gates.can_ask {
+                    shared.judged_without();
+                }
+                limiter.check(hash, now, gates)
+            }
+        }
+    }
+
+    fn in_use(&self, now: u64) -> usize {
+        match self {
+            Self::Own(limiter) => limiter.in_use(now),
+            Self::Shared(limiter, _) => limiter.in_use(now),
+        }
+    }
+}
+
 /// All limits of a process.
 pub(crate) struct Limits {
     pub(crate) addresses: Addresses,
     loopback: bool,
     /// By what, then by kind.
-    limiters: [[Option<Limiter>; 3]; 2],
+    limits: [[Option<Limit>; 3]; 2],
+    shared: Option<Arc<Shared>>,
     proven: Limiter,
     /// Of an address's refusals.
     refusals: Option<Limiter>,
@@ -122,25 +168,33 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Counts what is refused, by what and by kind, and the automatic blocks.
-    pub(crate) fn new(options: LimitOptions, refused: [[Counter; 3]; 2], automatic_blocks: Counter) -> Self {
+    /// Counts what is refused, by what and by kind, and the automatic blocks. Gates that share something have hashers alike.
+    pub(crate) fn new(
+        options: LimitOptions,
+        (hasher, shared): (Hasher, Option<Arc<Shared>>),
+        refused: [[Counter; 3]; 2],
+        automatic_blocks: Counter,
+    ) -> Self {
         let rates = [options.address, options.customer];
         // A few of all places suffice for those who are refused, or prove something: they have to be in one of the other tables first.
         let eighth = options.memory_bytes / 8;
         let tables = rates.iter().flatten().filter(|rate| rate.per_second > 0).count().max(1);
-        let limiter =
-            |rate: Rate, bytes: usize| (rate.per_second > 0).then(|| Limiter::new(bytes, rate.per_second, rate.burst));
+        let of_each = (options.memory_bytes - 2 * eighth) / tables;
+        let limit = |rate: Rate| (rate.per_second > 0).then(|| Limit::new(of_each, rate, shared.as_ref()));
+        let hammering = options.hammering;
+        let refusals = || Limiter::new(eighth / 2, hammering.per_second, hammering.burst);
         let (first, max) = options.automatic_block;
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
-            addresses: Addresses::new(options.trusted_proxies),
+            addresses: Addresses::new(options.trusted_proxies, hasher),
             loopback: options.loopback,
-            limiters: rates.map(|of| of.map(|rate| limiter(rate, (options.memory_bytes - 2 * eighth) / tables))),
+            limits: rates.map(|of| of.map(limit)),
             proven: Limiter::new(eighth, PROVEN_PER_SECOND, PROVEN_BURST),
-            refusals: limiter(options.hammering, eighth / 2),
+            refusals: (hammering.per_second > 0).then(refusals),
             automatic: Backoff::new(eighth / 8, milliseconds(first), milliseconds(max)),
             refused,
             automatic_blocks,
+            shared,
         }
     }
 
@@ -150,29 +204,66 @@ impl Limits {
         client: &Client,
         listed: Option<u64>,
         kind: Kind,
-        now: u64,
+        (now, heard): (u64, &Heard),
         prove: impl FnOnce() -> Option<[u8; 16]>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Stop> {
         if let Some(end) = listed {
             // Whatever an operator says of an address: somebody at it may have an order.
-            return if kind == Kind::Status && self.is_proven(prove(), now) { Ok(()) } else { Err(blocked(end, now)) };
+            let may_look = kind == Kind::Status && self.is_proven(prove(), now);
+            return if may_look { Ok(()) } else { Err(blocked(end, now).into()) };
         }
         if client.is_loopback && !self.loopback {
             return Ok(());
         }
         let automatic = if kind == Kind::Status { None } else { self.automatic.rest(client.hash, now) };
-        let limited = || self.limiter(By::Address, kind)?.check(client.hash, now).err();
-        let Some(wait) = automatic.or_else(limited) else { return Ok(()) };
+        let wait = match automatic {
+            Some(_) => automatic,
+            None => self.check((By::Address, kind), client.hash, now, heard)?,
+        };
+        let Some(wait) = wait else { return Ok(()) };
         if self.is_proven(prove(), now) {
             return Ok(());
         }
         let is_hammering = self.refusals.as_ref().is_some_and(|refusals| refusals.check(client.hash, now).is_err());
         let block = if is_hammering { self.automatic.block(client.hash, now) } else { None };
-        if block.is_some() {
+        if let Some(milliseconds) = block {
             self.automatic_blocks.inc();
+            if let Some(shared) = &self.shared {
+                shared.tell_news(News::AddressBlocked { hash: client.hash, milliseconds });
+            }
         }
         let wait = if kind == Kind::Status { wait } else { wait.max(block.unwrap_or(0)) };
-        Err(self.refuse(By::Address, kind, now, wait))
+        Err(self.refuse(By::Address, kind, now, wait).into())
+    }
+
+    /// For how many milliseconds a limit refuses the key with that hash, if it does.
+    fn check(&self, (by, kind): (By, Kind), hash: u64, now: u64, heard: &Heard) -> Result<Option<u64>, Stop> {
+        let Some(limit) = self.limit(by, kind) else { return Ok(None) };
+        if let Some(outcome) = heard.of(by) {
+            return Ok(outcome.err());
+        }
+        match limit.check(hash, now) {
+            Verdict::Admitted => Ok(None),
+            Verdict::Refused(wait) => Ok(Some(wait)),
+            Verdict::Ask(asked) => Err(Stop::Ask(Question { by, kind, hash, asked })),
+        }
+    }
+
+    /// Asks for all gates together; where that brings nothing, this gate's part of the limit counts. `now` is when the answer is there.
+    pub(crate) async fn ask(&self, question: Question, now: impl Fn() -> u64) -> Result<(), u64> {
+        let Question { by, kind, hash, asked } = question;
+        let Some(Limit::Shared(limiter, shared)) = self.limit(by, kind) else { return Ok(()) };
+        let lot = shared.take(NAMES[by as usize][kind as usize], hash, asked).await;
+        let gates = shared.gates(hash);
+        match lot {
+            Some(lot) => limiter.heard(hash, now(), gates, lot),
+            None => limiter.alone(hash, now(), gates),
+        }
+    }
+
+    /// Takes a block that another gate has made.
+    pub(crate) fn adopt(&self, hash: u64, now: u64, milliseconds: u64) {
+        self.automatic.adopt(hash, now, milliseconds);
     }
 
     /// Whether whoever proves something has not done so more often than everybody may.
@@ -181,13 +272,13 @@ impl Limits {
     }
 
     /// Judges by customer, who is certain. `key` tells customers apart.
-    pub(crate) fn of_customer(&self, kind: Kind, key: &[u8; 16], now: u64) -> Result<(), Problem> {
-        let Some(limiter) = self.limiter(By::Customer, kind) else { return Ok(()) };
-        limiter.check(self.addresses.hash(key), now).map_err(|wait| self.refuse(By::Customer, kind, now, wait))
+    pub(crate) fn of_customer(&self, kind: Kind, key: &[u8; 16], now: u64, heard: &Heard) -> Result<(), Stop> {
+        let wait = self.check((By::Customer, kind), self.addresses.hash(key), now, heard)?;
+        wait.map_or(Ok(()), |wait| Err(self.refuse(By::Customer, kind, now, wait).into()))
     }
 
-    fn limiter(&self, by: By, kind: Kind) -> Option<&Limiter> {
-        self.limiters[by as usize][kind as usize].as_ref()
+    fn limit(&self, by: By, kind: Kind) -> Option<&Limit> {
+        self.limits[by as usize][kind as usize].as_ref()
     }
 
     fn refuse(&self, by: By, kind: Kind, now: u64, wait: u64) -> Problem {
@@ -201,7 +292,7 @@ impl Limits {
 
     /// Addresses or customers that a limit counts now. Looks at the whole table.
     pub(crate) fn in_use(&self, by: By, kind: Kind, now: u64) -> usize {
-        self.limiter(by, kind).map_or(0, |limiter| limiter.in_use(now))
+        self.limit(by, kind).map_or(0, |limit| limit.in_use(now))
     }
 
     /// Addresses that are blocked now because they went on. Looks at the whole table.
@@ -211,22 +302,26 @@ impl Limits {
 }
 
 /// Judges a request of the public listener by its address.
-pub(crate) fn judge(app: &App, client: &Client, parts: &Parts) -> Result<(), Problem> {
+pub(crate) async fn judge(app: &App, client: &Client, parts: &Parts) -> Result<(), Problem> {
     let path = parts.uri.path();
     let Some(kind) = Kind::of(&parts.method, path) else { return Ok(()) };
     if let (Kind::Purchases, Some((sale, _))) = (kind, purchase::target(path)) {
-        return of_purchase(app, client, sale, &Head::of(&parts.headers));
+        let head = Head::of(&parts.headers);
+        return judged(app, |heard| of_purchase(app, client, sale, &head, heard)).await;
     }
-    let now = app.engine.now();
-    let listed = app.engine.address_block(client.address, now);
-    app.limits.of_address(client, listed, kind, now, || owner_of(&app.engine, path, &parts.headers))
+    judged(app, |heard| {
+        let now = app.engine.now();
+        let listed = app.engine.address_block(client.address, now);
+        app.limits.of_address(client, listed, kind, (now, heard), || owner_of(&app.engine, path, &parts.headers))
+    })
+    .await
 }
 
 /// The same for a purchase, whose sale is named.
-pub(crate) fn of_purchase(app: &App, client: &Client, sale: &str, head: &Head<'_>) -> Result<(), Problem> {
+pub(crate) fn of_purchase(app: &App, client: &Client, sale: &str, head: &Head<'_>, heard: &Heard) -> Result<(), Stop> {
     let now = app.engine.now();
     let listed = app.engine.address_block(client.address, now);
-    app.limits.of_address(client, listed, Kind::Purchases, now, || {
+    app.limits.of_address(client, listed, Kind::Purchases, (now, heard), || {
         let sale = app.engine.sale(sale)?;
         identify::pass(&app.engine, &sale, head, now).ok().map(|open| open.pass.customer.0)
     })
@@ -243,13 +338,13 @@ fn blocked(end: u64, now: u64) -> Problem {
 }
 
 /// Judges the customer of a purchase, whose pass and token are good.
-pub(crate) fn of_buyer(app: &App, head: &Head<'_>, customer: Pseudonym, now: u64) -> Result<(), Problem> {
+pub(crate) fn of_buyer(app: &App, head: &Head<'_>, customer: Pseudonym, now: u64, heard: &Heard) -> Result<(), Stop> {
     // A pass does not say who it is over all sales; the token does, and is read while any customer is blocked.
     let who = || Ok(known_as(&app.engine, &app.engine.identities.verify(identify::token_in(head)?, now)?));
     if let Some(end) = app.engine.customer_block::<Refusal>(who, now)? {
-        return Err(blocked(end, now));
+        return Err(blocked(end, now).into());
     }
-    app.limits.of_customer(Kind::Purchases, &customer.0, now)
+    app.limits.of_customer(Kind::Purchases, &customer.0, now, heard)
 }
 
 /// Judges whoever wants a pass by the block list.
@@ -260,9 +355,10 @@ pub(crate) fn of_passenger(app: &App, identity: &Identity) -> Result<(), Problem
 }
 
 /// The customer by access token, who has not asked too often.
-pub(crate) fn identity(app: &App, headers: &HeaderMap, kind: Kind) -> Result<Identity, Problem> {
+pub(crate) async fn identity(app: &App, headers: &HeaderMap, kind: Kind) -> Result<Identity, Problem> {
     let identity = identify::identity(&app.engine, headers)?;
-    app.limits.of_customer(kind, &known_as(&app.engine, &identity), app.engine.now())?;
+    let key = known_as(&app.engine, &identity);
+    judged(app, |heard| app.limits.of_customer(kind, &key, app.engine.now(), heard)).await?;
     Ok(identity)
 }
 
@@ -284,124 +380,4 @@ fn owner_of(engine: &Engine, path: &str, headers: &HeaderMap) -> Option<[u8; 16]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_route_is_counted_as_its_kind_and_what_is_for_all_is_not() {
-        let table = [
-            ("POST", "/v1/sales/drop/passes", Some(Kind::Passes)),
-            ("POST", "/v1/session", Some(Kind::Passes)),
-            ("POST", "/v1/sales/drop/items/boot/purchases", Some(Kind::Purchases)),
-            ("GET", "/v1/sales/drop/mine", Some(Kind::Status)),
-            ("GET", "/v1/orders", Some(Kind::Status)),
-            ("GET", "/v1/orders/or_1", Some(Kind::Status)),
-            ("POST", "/v1/orders/or_1/payments", Some(Kind::Status)),
-            ("POST", "/v1/orders/or_1/cancel", Some(Kind::Status)),
-            ("GET", "/v1/purchases/pu_1", Some(Kind::Status)),
-            ("POST", "/v1/purchases/pu_1/stream-tickets", Some(Kind::Status)),
-            ("GET", "/v1/purchases/pu_1/events", None),
-            ("OPTIONS", "/v1/orders", None),
-            ("GET", "/v1/time", None),
-            ("GET", "/v1/sales", None),
-            ("GET", "/v1/sales/drop", None),
-            ("GET", "/v1/sales/drop/heads", None),
-            ("POST", "/v1/payments/callbacks/stripe", None),
-            ("GET", "/healthz", None),
-            ("GET", "/readyz", None),
-            ("GET", "/sales/drop", None),
-            ("GET", "/assets/page.js", None),
-            ("GET", "/", None),
-        ];
-        for (method, path, kind) in table {
-            assert_eq!(Kind::of(&method.parse().unwrap(), path), kind, "{method} {path}");
-        }
-    }
-
-    fn limits_of(options: LimitOptions) -> Limits {
-        Limits::new(options, Default::default(), Counter::default())
-    }
-
-    fn limits() -> Limits {
-        let rate = |per_second, burst| Rate { per_second, burst };
-        limits_of(LimitOptions {
-            memory_bytes: 1 << 20,
-            address: [rate(10, 5); 3],
-            customer: [rate(1, 2), rate(1, 2), Rate::default()],
-            hammering: rate(1, 10),
-            automatic_block: (Duration::from_secs(10), Duration::from_secs(40)),
-            ..LimitOptions::default()
-        })
-    }
-
-    fn client(limits: &Limits, address: &str) -> Client {
-        let peer = limits.addresses.peer(std::net::SocketAddr::new(address.parse().unwrap(), 1));
-        limits.addresses.behind(&peer, std::iter::empty())
-    }
-
-    #[test]
-    fn whoever_hammers_is_blocked_for_longer_each_time_and_whoever_proves_something_is_not() {
-        let limits = limits();
-        let (abuser, other) = (client(&limits, "203.0.113.7"), client(&limits, "203.0.113.8"));
-        let mut now = 1_790_000_000_000;
-        let ask = |kind, now| limits.of_address(&abuser, None, kind, now, || None).map_err(|problem| problem.retry_at);
-        for seconds in [10, 20, 40, 40] {
-            let mut told = Vec::new();
-            for _ in 0..50 {
-                told.extend(ask(Kind::Purchases, now).err());
-            }
-            assert_eq!(told.last(), Some(&Some(ChainTime(now + seconds * 1_000))));
-            assert!(ask(Kind::Passes, now).is_err());
-            assert!(limits.of_address(&other, None, Kind::Passes, now, || None).is_ok());
-            let proven = |now| limits.of_address(&abuser, None, Kind::Purchases, now, || Some([1; 16])).is_ok();
-            assert_eq!((0..20).filter(|_| proven(now)).count(), 4);
-            assert!(proven(now + 500) && !proven(now + 500));
-            now += seconds * 1_000;
-            assert!(ask(Kind::Purchases, now).is_ok(), "a block ends");
-        }
-        assert_eq!(limits.automatic_blocks.get(), 4);
-        assert_eq!(limits.automatic_in_force(now - 1), 1);
-    }
-
-    #[test]
-    fn each_kind_is_counted_by_itself_and_a_rate_of_zero_is_none() {
-        let limits = limits();
-        for kind in [Kind::Passes, Kind::Purchases] {
-            let told: Vec<_> = (0..3).map(|_| limits.of_customer(kind, &[7; 16], 5)).collect();
-            assert!(told[0].is_ok() && told[1].is_ok());
-            let refused = told[2].as_ref().unwrap_err();
-            assert_eq!((refused.retry_at, refused.retry_after_seconds), (Some(ChainTime(1_005)), Some(1)));
-            assert!(limits.of_customer(kind, &[8; 16], 5).is_ok());
-        }
-        assert!((0..1_000).all(|_| limits.of_customer(Kind::Status, &[7; 16], 5).is_ok()));
-        let none = limits_of(LimitOptions::default());
-        let anybody = client(&none, "203.0.113.7");
-        assert!((0..1_000).all(|_| none.of_address(&anybody, None, Kind::Passes, 5, || None).is_ok()));
-    }
-
-    #[test]
-    fn this_machine_is_limited_only_where_it_is_wanted() {
-        let mut limits = limits();
-        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            let local = client(&limits, address);
-            assert!((0..100).all(|_| limits.of_address(&local, None, Kind::Status, 5, || None).is_ok()), "{address}");
-        }
-        limits.loopback = true;
-        let local = client(&limits, "127.0.0.1");
-        assert_eq!((0..100).filter(|_| limits.of_address(&local, None, Kind::Status, 5, || None).is_ok()).count(), 5);
-    }
-
-    #[test]
-    fn an_address_on_the_block_list_is_told_until_when_and_shows_own_orders_only() {
-        let limits = limits();
-        let local = client(&limits, "127.0.0.1");
-        let ask = |kind, end, owner: Option<[u8; 16]>| limits.of_address(&local, Some(end), kind, 5_000, || owner);
-        let refused = ask(Kind::Status, 7_500, None).unwrap_err();
-        assert_eq!(refused.refusal, Refusal::Blocked);
-        assert_eq!((refused.retry_at, refused.retry_after_seconds), (Some(ChainTime(7_500)), Some(3)));
-        let refused = ask(Kind::Passes, u64::MAX, None).unwrap_err();
-        assert_eq!((refused.retry_at, refused.retry_after_seconds), (None, None));
-        assert!(ask(Kind::Purchases, u64::MAX, Some([1; 16])).is_err(), "a pass is not an order");
-        assert_eq!((0..10).filter(|_| ask(Kind::Status, u64::MAX, Some([1; 16])).is_ok()).count(), 4);
-    }
-}
+mod tests;

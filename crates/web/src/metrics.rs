@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use domain::{Promise, Refusal, SalePhase, Stage};
-use engine::Engine;
+use engine::{Engine, Shared, SharedCounts};
 use ledger::{FollowState, Service};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -69,6 +69,41 @@ struct PromiseLabel {
     promise: &'static str,
 }
 
+/// What gates of a cluster share; all zero in a process that is alone.
+#[derive(Default)]
+struct SharedMetrics {
+    asked: Counter,
+    permits: Counter,
+    refused: Counter,
+    without: Counter,
+    gates: Gauge,
+    reachable: Gauge,
+}
+
+impl SharedMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("shared_asked", "Requests for which Redis was asked about a limit", self.asked.clone());
+        registry.register("shared_permits", "Permits that Redis gave", self.permits.clone());
+        registry.register("shared_refused", "Requests that Redis refused", self.refused.clone());
+        let without = "Requests that a gate judged by its own part of a limit, because Redis was away or slow";
+        registry.register("shared_without_redis", without, self.without.clone());
+        registry.register("shared_gates", "Gates that keep the limits together", self.gates.clone());
+        let reachable = "Hundredths of what gates share that Redis can be asked about now";
+        registry.register("shared_reachable_percent", reachable, self.reachable.clone());
+    }
+
+    fn look_at(&self, shared: &Shared) {
+        let SharedCounts { asked, permits, refused, without } = shared.counts();
+        let counters =
+            [(&self.asked, asked), (&self.permits, permits), (&self.refused, refused), (&self.without, without)];
+        for (counter, count) in counters {
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        self.gates.set(shared.gate_count().into());
+        self.reachable.set(shared.well_hundredths().cast_signed());
+    }
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     refusals: Vec<(Refusal, Counter)>,
@@ -82,6 +117,7 @@ pub(crate) struct Metrics {
     pub(crate) automatic_blocks: Counter,
     limit_entries: Family<LimitLabel, Gauge>,
     automatic_in_force: Gauge,
+    shared: SharedMetrics,
     free: Family<ItemLabel, Gauge>,
     position: Family<SaleLabel, Gauge>,
     books_lag: Family<SaleLabel, Gauge>,
@@ -124,6 +160,7 @@ impl Metrics {
             automatic_blocks: Counter::default(),
             limit_entries: Family::default(),
             automatic_in_force: Gauge::default(),
+            shared: SharedMetrics::default(),
             free: Family::default(),
             position: Family::default(),
             books_lag: Family::default(),
@@ -144,6 +181,7 @@ impl Metrics {
         registry.register("connections_timed_out", timed_out, metrics.connections_timed_out.clone());
         registry.register("streams", "Open streams of events", metrics.streams.clone());
         metrics.register_limits(&mut registry);
+        metrics.shared.register(&mut registry);
         registry.register("units_free", "Free units of an item", metrics.free.clone());
         registry.register("chain_position", "Last durable record of a sale", metrics.position.clone());
         let of_orders = "Records that the order service has not applied";
@@ -224,6 +262,9 @@ impl Metrics {
             self.limit_entries.get_or_create(&label).set(entries);
         }
         self.automatic_in_force.set(i64::try_from(app.limits.automatic_in_force(now)).unwrap_or(i64::MAX));
+        if let Some(shared) = app.engine.shared() {
+            self.shared.look_at(shared);
+        }
     }
 
     fn look_at_webhooks(&self, app: &App) {

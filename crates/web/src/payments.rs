@@ -41,7 +41,7 @@ pub(crate) async fn pay(
         let detail = "this deployment has no payment provider: the shop takes the money itself";
         return Err(Problem::new(Refusal::NotFound, detail));
     };
-    let (sale, number, customer) = own_order(&app, &id, &headers)?;
+    let (sale, number, customer) = own_order(&app, &id, &headers).await?;
     let look = || Request::Read(Query::Order { number, customer: Some(customer) });
     granted(&sale, look()).await?;
     let PayBody { return_url } = body::json(body::content_type(&headers), &bytes)?;

@@ -19,6 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
 use crate::app::App;
+use crate::asking::{Heard, Stop, judged};
+use crate::limits::By;
 use crate::origin::Caller;
 use crate::pending::Pending;
 use crate::problem::Problem;
@@ -62,7 +64,7 @@ pub(crate) async fn purchase(
     head: &Head<'_>,
     body: &[u8],
 ) -> Result<Reply, Problem> {
-    let begun = begin(front, sale_name, item_name, head, body)?;
+    let begun = judged(&front.app, |heard| begin(front, (sale_name, item_name), head, body, heard)).await?;
     finish(front, begun).await
 }
 
@@ -108,22 +110,25 @@ pub(crate) struct Begun {
     wants_token: bool,
 }
 
-/// Received and gated: everything up to the owner's inbox. It takes what it needs from `head` and `body`, and waits for nothing.
+/// Received and gated: everything up to the owner's inbox. It takes what it needs from `head` and `body`, and waits for nothing: where gates have
+/// to be asked about the customer, it is called again with what they said.
 pub(crate) fn begin(
     front: &Front,
-    sale_name: &str,
-    item_name: &str,
+    (sale_name, item_name): (&str, &str),
     head: &Head<'_>,
     body: &[u8],
-) -> Result<Begun, Problem> {
+    heard: &Heard,
+) -> Result<Begun, Stop> {
     let app = &front.app;
-    reach(app, Stage::Received);
+    if heard.of(By::Customer).is_none() {
+        reach(app, Stage::Received);
+    }
     let asked = read(head, body)?;
     let sale = app.engine.sale(sale_name).ok_or(Refusal::NotFound)?;
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
-    rate_limits::of_buyer(app, head, open.pass.customer, now)?;
+    rate_limits::of_buyer(app, head, open.pass.customer, now, heard)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {
@@ -136,7 +141,7 @@ pub(crate) fn begin(
         slot_offset: open.pass.slot_offset,
     };
     if let Some(early) = sale.view().refuse_early(&wish, ChainTime(now)) {
-        return Err(refused(early.refusal, early.position, early.retry_at));
+        return Err(refused(early.refusal, early.position, early.retry_at).into());
     }
     let (request, private) = bind(app, &sale, wish, &asked, &open)?;
     let awaited = front.desk.ask(&sale.owner, Request::Decide(Command::Purchase(request), Some(private)));

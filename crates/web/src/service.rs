@@ -62,7 +62,7 @@ pub(crate) async fn serve(
     let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
     let shop = judged.as_ref().ok().cloned().flatten();
     let is_for_all = front.takes_purchases && origin::is_for_all(&parts);
-    let answered = match admit(&front, &peer, &parts).and(judged).and(body) {
+    let answered = match admit(&front, &peer, &parts).await.and(judged).and(body) {
         Err(problem) => Err(problem),
         Ok(_) if asks_first(&front, &parts) => origin::preflight(shop.clone()).map(whole),
         Ok(body) => match purchase_target(&front, &parts) {
@@ -96,12 +96,12 @@ pub(crate) async fn serve(
 }
 
 /// Judges by address; the operator has no limits.
-fn admit(front: &Front, peer: &Peer, parts: &http::request::Parts) -> Result<(), Problem> {
+async fn admit(front: &Front, peer: &Peer, parts: &http::request::Parts) -> Result<(), Problem> {
     if !front.takes_purchases {
         return Ok(());
     }
     let client = front.app.limits.addresses.of_headers(peer, &parts.headers);
-    limits::judge(&front.app, &client, parts)
+    limits::judge(&front.app, &client, parts).await
 }
 
 fn whole(reply: Reply) -> Response<Outgoing> {

@@ -53,7 +53,7 @@ pub(crate) struct SessionAnswer {
     security(("token" = []))
 )]
 pub(crate) async fn begin(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let identity = limits::identity(&app, &headers, Kind::Passes)?;
+    let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let token = identify::token(&headers)?;
     let is_plain = token.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b',' | b';' | b'\\'));
     if !is_plain || token.len() > TOKEN_BYTES_MAX {

@@ -24,7 +24,7 @@ use crate::customers::{PurchaseQuery, Standing, own_purchase, standing};
 use crate::outgoing::{Page, Pages};
 use crate::pending::Pending;
 use crate::problem::{Problem, ProblemBody};
-use crate::streams::Place;
+use crate::streams::{self, Place};
 use crate::wire;
 
 /// Long enough for one request after the other on a bad network.
@@ -69,7 +69,7 @@ pub(crate) async fn ticket(
     Query(query): Query<PurchaseQuery>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<StreamTicketAnswer>), Problem> {
-    let (sale, purchase, customer) = own_purchase(&app, &id, &headers)?;
+    let (sale, purchase, customer) = own_purchase(&app, &id, &headers).await?;
     let stands = standing(&app, &sale, customer, purchase, query.pending.as_deref()).await?;
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|error| Problem::internal(&error))?;
@@ -113,7 +113,11 @@ pub(crate) async fn events(
     // customer to the shop to sign in, and all that is needed here is another ticket.
     let (sale, purchase, ticket) =
         opened(&app, &id, query.ticket.as_deref().unwrap_or_default()).ok_or(Refusal::TicketInvalid)?;
-    let place = app.streams.enter(sale.ordinal, &ticket, ChainTime(app.engine.now()))?;
+    let now = ChainTime(app.engine.now());
+    let place = app.streams.enter(sale.ordinal, &ticket, now)?;
+    if !streams::spend(&app, sale.ordinal, &ticket, now).await {
+        return Err(Refusal::TicketInvalid.into());
+    }
     let (events, pages) = mpsc::channel(EVENTS_AHEAD);
     let retry = RETRY_MILLISECONDS + u64::from_le_bytes(ticket.nonce) % RETRY_SPREAD_MILLISECONDS;
     let teller = Teller {

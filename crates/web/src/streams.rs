@@ -1,14 +1,23 @@
 //! The places for open streams and the tickets that were used for them: bounded, and each place free again when its stream ends.
+//!
+//! Gates of a cluster share which tickets were used, in Redis. While it is away each knows its own only, and a ticket opens a stream at each
+//! gate, all of them its customer's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::{ChainTime, Pseudonym, Refusal, SaleOrdinal, limits};
 use gate::StreamTicket;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::app::App;
+
 /// A customer differs from sale to sale, and so the bound is one of a customer in a sale.
 type Whose = (SaleOrdinal, Pseudonym);
+
+/// A gate whose clock is so far behind still believes a ticket.
+const CLOCKS_APART_MILLISECONDS_MAX: u64 = 2_000;
 
 /// All streams of a process.
 pub(crate) struct Streams {
@@ -61,6 +70,15 @@ impl Streams {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Uses a ticket, which has a place here, up at all gates; `false` where one of them knows it already.
+pub(crate) async fn spend(app: &App, sale: SaleOrdinal, ticket: &StreamTicket, now: ChainTime) -> bool {
+    let Some(shared) = app.engine.shared() else { return true };
+    let name = [&sale.0.to_le_bytes()[..], &ticket.expires_at.0.to_le_bytes(), &ticket.nonce].concat();
+    let within = Duration::from_millis(ticket.expires_at.0.saturating_sub(now.0) + CLOCKS_APART_MILLISECONDS_MAX);
+    // Unknown is not used: somebody whose phone changes networks needs the stream just then.
+    shared.spend("stream", app.limits.addresses.hash(&name), within).await != Some(false)
 }
 
 /// A stream's place; leaving it frees the place.

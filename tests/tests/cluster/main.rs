@@ -4,6 +4,7 @@ mod belonging;
 mod crowd;
 mod events;
 mod faults;
+mod limits;
 mod named;
 mod pages;
 mod paths;

@@ -115,7 +115,7 @@ fn huge_gaps_forget_everything() {
 
 #[test]
 fn ten_million_keys_stay_within_their_memory_and_nobody_new_is_refused() {
-    let hasher = Hasher::default();
+    let hasher = Hasher::new(&[7; 16]);
     let bytes_max = 32 << 20;
     // As the shares of addresses and of customers are: both together have 64 MiB.
     let tables = [Limiter::new(bytes_max, 10, 20), Limiter::new(bytes_max, 1, 20)];
@@ -168,7 +168,7 @@ fn many_threads_admit_no_more_than_one_would() {
 /// A figure, not a bar: what a check costs where the table is larger than the caches.
 #[test]
 fn a_check_costs_some_nanoseconds() {
-    let hasher = Hasher::default();
+    let hasher = Hasher::new(&[7; 16]);
     let limiter = Limiter::new(32 << 20, 100, 200);
     let count = 2_000_000_u64;
     let measure = |what: &str, key: &dyn Fn(u64) -> u64| {
