@@ -16,13 +16,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use domain::limits;
+use http::HeaderValue;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::address::{FORWARDED_FOR, Peer};
 use crate::connections::{Phase, Watch};
 use crate::problem::Problem;
-use crate::purchase::{self, Head};
+use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
 use crate::{limits as rate_limits, origin};
@@ -60,32 +61,50 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             Ok(0) | Err(_) => return Leaves::Ended,
             Ok(length) => length,
         };
-        let (request_id, shop, begun) = {
+        let taken = {
             let buffers = front.buffers.borrow();
             let bytes = &buffers.input[..length];
             let Some(request) = Request::read(bytes) else {
                 return Leaves::General(Bytes::copy_from_slice(bytes));
             };
             watch.enter(Phase::Handling);
-            let request_id = front.app.request_id(request.request_id);
-            let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
-            let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
-            let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
-                .and_then(|()| admitted.as_ref().map_err(Problem::clone))
-                .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
-            (request_id, admitted.unwrap_or_default(), begun)
+            take(front, peer, &request)
         };
-        let outcome = match begun {
-            Ok(begun) => purchase::finish(front, begun).await,
-            Err(problem) => Err(problem),
-        };
-        let mut reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &request_id));
-        reply.headers.extend(shop.into_iter().flat_map(origin::let_in));
+        let (reply, request_id) = answer(front, taken).await;
         watch.enter(Phase::Idle);
         if send(stream, front, &reply, &request_id).await.is_err() {
             return Leaves::Ended;
         }
     }
+}
+
+/// A purchase that passed the gate, or why it did not; and what its answer needs beside the outcome.
+pub(crate) struct Taken {
+    request_id: String,
+    shop: Option<HeaderValue>,
+    begun: Result<Begun, Problem>,
+}
+
+/// Received and gated. It keeps nothing of the request, whose buffer others use next.
+pub(crate) fn take(front: &Front, peer: &Peer, request: &Request<'_>) -> Taken {
+    let request_id = front.app.request_id(request.request_id);
+    let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
+    let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
+    let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
+        .and_then(|()| admitted.as_ref().map_err(Problem::clone))
+        .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
+    Taken { request_id, shop: admitted.unwrap_or_default(), begun }
+}
+
+/// Decided, chained and answered. Gives the request's id as well.
+pub(crate) async fn answer(front: &Front, taken: Taken) -> (Reply, String) {
+    let outcome = match taken.begun {
+        Ok(begun) => purchase::finish(front, begun).await,
+        Err(problem) => Err(problem),
+    };
+    let mut reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &taken.request_id));
+    reply.headers.extend(taken.shop.into_iter().flat_map(origin::let_in));
+    (reply, taken.request_id)
 }
 
 /// Reads what has arrived into the thread's buffer; nothing else may run before it is used.
@@ -126,18 +145,18 @@ fn date((second, text): &mut (u64, String), now_milliseconds: u64) -> &str {
 }
 
 /// A purchase that arrived whole, with nothing behind it.
-struct Request<'a> {
-    sale: &'a str,
-    item: &'a str,
-    head: Head<'a>,
-    request_id: Option<&'a str>,
-    forwarded_for: Option<&'a str>,
-    body: &'a [u8],
+pub(crate) struct Request<'a> {
+    pub(crate) sale: &'a str,
+    pub(crate) item: &'a str,
+    pub(crate) head: Head<'a>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) forwarded_for: Option<&'a str>,
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Request<'a> {
     /// `None` for whatever is not exactly one plain purchase of HTTP/1.1.
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let httparse::Status::Complete(head_length) = parsed.parse_with_uninit_headers(bytes, &mut headers).ok()?
@@ -148,6 +167,9 @@ impl<'a> Request<'a> {
             return None;
         }
         let (sale, item) = purchase::target(parsed.path?)?;
+        if !is_plain_name(sale) || !is_plain_name(item) {
+            return None;
+        }
         let (mut head, mut request_id, mut forwarded_for, mut length) = (Head::default(), None, None, None);
         for header in parsed.headers.iter() {
             if header.name.len() == 6 && is(header.name, "cookie") {
@@ -188,6 +210,11 @@ impl<'a> Request<'a> {
 
 fn is(name: &str, lower_case: &str) -> bool {
     name.eq_ignore_ascii_case(lower_case)
+}
+
+/// What a name is made of. Anything else may be the end of the path, or no path at all.
+fn is_plain_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Headers that change how the request or its answer travels.

@@ -6,6 +6,8 @@
 mod accounts;
 mod address;
 mod admin;
+#[cfg(test)]
+mod any_bytes;
 mod app;
 mod blocks;
 mod body;
@@ -19,6 +21,8 @@ mod feed;
 mod handover;
 mod hold_token;
 mod identify;
+#[cfg(test)]
+mod instructions;
 mod limits;
 mod made;
 mod metrics;
