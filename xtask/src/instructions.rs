@@ -17,7 +17,7 @@ const FILE: &str = "xtask/instructions.toml";
 const THINGS: [(&str, u64); 3] = [("refusal", 2_000), ("pass", 500), ("win", 1_000)];
 /// How many are made the first time, after which everything that is made once is there.
 const FEW: u64 = 50;
-const TEST: &str = "instructions::so_many_are_made_for_the_instrument";
+const TEST: &str = "tests::instructions::so_many_are_made_for_the_instrument";
 
 /// The file: for each target what one thing may cost.
 #[derive(Deserialize)]

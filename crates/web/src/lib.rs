@@ -6,8 +6,6 @@
 mod accounts;
 mod address;
 mod admin;
-#[cfg(test)]
-mod any_bytes;
 mod app;
 mod blocks;
 mod body;
@@ -21,8 +19,6 @@ mod feed;
 mod handover;
 mod hold_token;
 mod identify;
-#[cfg(test)]
-mod instructions;
 mod limits;
 mod made;
 mod metrics;
@@ -44,6 +40,8 @@ mod shop;
 mod site;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod webhooks;
 pub mod wire;
