@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::budget::Budget;
 use crate::process::{cargo, run as run_command, succeeds};
-use crate::{packages, smoke, tidy};
+use crate::{instructions, packages, smoke, tidy};
 
 struct Suite {
     name: &'static str,
@@ -16,13 +16,14 @@ struct Suite {
 }
 
 /// What needs no compiler comes first; the tests follow after these.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     Suite { name: "packages", run: packages::check },
     Suite { name: "format", run: format },
     Suite { name: "tidy", run: tidy::run },
     Suite { name: "lint", run: lint },
     Suite { name: "build", run: build },
     Suite { name: "documentation", run: documentation },
+    Suite { name: "instructions", run: instructions::run },
     Suite { name: "smoke", run: smoke::run },
     Suite { name: "browser", run: browser },
     Suite { name: "http-on-cluster", run: crate::cluster::http_suite },

@@ -1,9 +1,12 @@
-//! The repository's own commands: `cargo xtask ci`, `tidy`, `packages`, `soak`, `bars`, `screenshots`, `services`, `cluster`. Nothing of the engine is in here.
+//! The repository's own commands: `cargo xtask ci`, `tidy`, `packages`, `soak`, `bars`, `fuzz`, `instructions`, `screenshots`, `services`,
+//! `cluster`. Nothing of the engine is in here.
 
 mod bars;
 mod budget;
 mod ci;
 mod cluster;
+mod fuzz;
+mod instructions;
 mod packages;
 mod process;
 mod screenshots;
@@ -42,6 +45,14 @@ enum Command {
     },
     /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
     Bars,
+    /// Any bytes against everything that reads some, guided by what they reach; inputs are kept in `target/fuzz/inputs`.
+    Fuzz {
+        /// How long each test runs.
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+    },
+    /// What a refusal, a pass and a win cost in instructions, against `xtask/instructions.toml`.
+    Instructions,
     /// Pictures of every page, in every width and scheme; they go to `docs/pages`.
     Screenshots,
     /// A whole cluster on this machine: the servers of `services`, two gates, a relay and two workers.
@@ -94,6 +105,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Packages => packages::check(&root)?,
         Command::Soak { seeds } => soak::run(&root, seeds)?,
         Command::Bars => bars::run(&root)?,
+        Command::Fuzz { minutes } => fuzz::run(&root, minutes)?,
+        Command::Instructions => instructions::run(&root)?,
         Command::Screenshots => screenshots::run(&root)?,
         Command::Cluster { command: ClusterCommand::Up } => cluster::up(&root)?,
         Command::Cluster { command: ClusterCommand::Down } => services::down(&root, None)?,

@@ -14,11 +14,12 @@ struct Package {
 }
 
 /// One line per package, with a check that does not depend on how it was installed.
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 9] = [
     Package { name: "postgresql", is_present: postgresql_is_present },
     Package { name: "redis-server", is_present: redis_is_present },
     Package { name: "python3-pip", is_present: pip_is_present },
     Package { name: "openssl", is_present: openssl_is_present },
+    Package { name: "valgrind", is_present: valgrind_is_present },
     Package { name: "chromium", is_present: chromium_is_present },
     Package { name: "fontconfig", is_present: fontconfig_is_present },
     Package { name: "fonts-dejavu-core", is_present: latin_and_arabic_are_present },
@@ -86,6 +87,11 @@ fn pip_is_present() -> bool {
 
 fn openssl_is_present() -> bool {
     succeeds(Command::new("openssl").arg("version"))
+}
+
+/// It counts instructions.
+fn valgrind_is_present() -> bool {
+    succeeds(Command::new("valgrind").arg("--version"))
 }
 
 fn chromium_is_present() -> bool {

@@ -1,7 +1,8 @@
 //! Every "no" that leaves the engine: a closed set with stable numbers and codes.
 //!
 //! Declaration order is precedence: of several reasons that hold at once, a purchase is told the one that stands first here.
-//! One thing is judged before a request is read, and told whatever else is wrong with it: whether its address is blocked, or asks too often.
+//! Two things are judged before a request is read, and told whatever else is wrong with it: whether its address is blocked, or asks too often,
+//! and whether the page that it comes from has been let in.
 //! The key look-up stands between `Overloaded` and `KeyReused`: what is declared after it is never told to a winner who retries.
 
 /// Why a request was refused. The number and the code of a variant never change; each code has a page in `docs/errors/`.
@@ -38,10 +39,10 @@ pub enum Refusal {
     NotEligible = 37,
     /// The token names a key that the shop may have published, and its keys cannot be had now.
     IdentityUnavailable = 38,
-    /// The address or the customer asks more often than one may.
-    RateLimited = 39,
     /// The operator has blocked the address or the customer.
-    Blocked = 40,
+    Blocked = 39,
+    /// The address or the customer asks more often than one may.
+    RateLimited = 40,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -126,8 +127,8 @@ impl Refusal {
         Self::OriginRefused,
         Self::NotEligible,
         Self::IdentityUnavailable,
-        Self::RateLimited,
         Self::Blocked,
+        Self::RateLimited,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,

@@ -315,7 +315,7 @@ impl Settings {
         }
         self.check_claims_and_keys()?;
         self.limit_options()?;
-        crate::pages::site(self)?;
+        crate::pages::options(self)?;
         self.check_cluster()?;
         self.fault_point()?;
         Ok(())

@@ -7,8 +7,13 @@ use pages::{Colour, Site, SiteOptions, Theme};
 
 use crate::config::{PaymentProvider, Settings};
 
-/// The pages' maker; refuses what no browser could follow or nobody could read.
+/// The pages' maker; refuses what nobody could read.
 pub(crate) fn site(settings: &Settings) -> anyhow::Result<Site> {
+    Ok(Site::new(options(settings)?)?)
+}
+
+/// How pages look and where they lead; refuses what no browser could follow.
+pub(crate) fn options(settings: &Settings) -> anyhow::Result<SiteOptions> {
     let pages = &settings.pages;
     let options = SiteOptions {
         shop_name: pages.shop_name.trim().to_owned(),
@@ -27,7 +32,7 @@ pub(crate) fn site(settings: &Settings) -> anyhow::Result<Site> {
     if options.logo.is_some() && options.shop_name.is_empty() {
         bail!("pages.shop_name: a logo needs the shop's name too, for those who cannot see it");
     }
-    Ok(Site::new(options)?)
+    Ok(options)
 }
 
 fn given(path: &Path) -> Option<PathBuf> {

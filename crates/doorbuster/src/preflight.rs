@@ -38,7 +38,7 @@ pub(crate) fn run(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode
     } else {
         checks.push(clock());
     }
-    checks.push(identity(settings));
+    checks.extend([identity(settings), pages(settings)]);
     let ok = checks.iter().all(|check| check.ok);
     if as_json {
         report::json(&serde_json::json!({ "ok": ok, "checks": checks }))?;
@@ -158,6 +158,16 @@ fn keeper() -> Option<&'static str> {
         Some("systemd-timesyncd")
     } else {
         chrony.iter().any(|file| Path::new(file).exists()).then_some("chronyd")
+    }
+}
+
+fn pages(settings: &Settings) -> Check {
+    let made = crate::pages::site(settings);
+    Check {
+        name: "pages",
+        ok: made.is_ok(),
+        found: made.err().map_or_else(|| "can be made".to_owned(), |error| format!("{error:#}")),
+        wanted: "words and a logo that can be read".to_owned(),
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     if settings.is_gate() {
         settings.check_identity()?;
     }
+    // Before anything is touched: a file of it may be missing.
+    let site = pages::site(settings)?;
     start_logging();
     die_on_panic();
     raise_file_limit();
@@ -54,7 +56,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let keeps_books = engine.roles().worker;
     let options =
         AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds, limits: settings.limit_options()? };
-    let app = App::new(engine, webhooks, till.clone(), pages::site(settings)?, options);
+    let app = App::new(engine, webhooks, till.clone(), site, options);
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;
     let public =

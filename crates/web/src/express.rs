@@ -21,9 +21,10 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::address::{FORWARDED_FOR, Peer};
-use crate::asking::{Heard, Stop};
+use crate::asking::{Heard, Question, Stop};
 use crate::connections::{Phase, Watch};
 use crate::limits::By;
+use crate::problem::Problem;
 use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
@@ -64,7 +65,7 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
         };
         // Once something has to be asked, other connections need the buffer.
         let (mut kept, mut heard) = (None::<Vec<u8>>, Heard::default());
-        let (request_id, shop, begun) = loop {
+        let taken = loop {
             let question = {
                 let buffers = front.buffers.borrow();
                 let bytes = kept.as_deref().unwrap_or(&buffers.input[..length]);
@@ -72,25 +73,17 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
                     return Leaves::General(Bytes::copy_from_slice(bytes));
                 };
                 watch.enter(Phase::Handling);
-                let (shop, begun) = begin(front, peer, &request, &mut heard);
-                let question = match begun {
-                    Err(Stop::Ask(question)) => question,
-                    Err(Stop::Refused(problem)) => {
-                        break (front.app.request_id(request.request_id), shop, Err(problem));
+                match take(front, peer, &request, &mut heard) {
+                    Ok(taken) => break taken,
+                    Err(question) => {
+                        kept = kept.or_else(|| Some(buffers.input[..length].to_vec()));
+                        question
                     }
-                    Ok(begun) => break (front.app.request_id(request.request_id), shop, Ok(begun)),
-                };
-                kept = kept.or_else(|| Some(buffers.input[..length].to_vec()));
-                question
+                }
             };
             heard.ask(&front.app, question).await;
         };
-        let outcome = match begun {
-            Ok(begun) => purchase::finish(front, begun).await,
-            Err(problem) => Err(problem),
-        };
-        let mut reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &request_id));
-        reply.headers.extend(shop.into_iter().flat_map(origin::let_in));
+        let (reply, request_id) = answer(front, taken).await;
         watch.enter(Phase::Idle);
         if send(stream, front, &reply, &request_id).await.is_err() {
             return Leaves::Ended;
@@ -98,13 +91,15 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
     }
 }
 
-/// Judges a request and puts it before its owner; with the page of the shop that it comes from.
-fn begin(
-    front: &Front,
-    peer: &Peer,
-    request: &Request<'_>,
-    heard: &mut Heard,
-) -> (Option<HeaderValue>, Result<Begun, Stop>) {
+/// A purchase that passed the gate, or why it did not; and what its answer needs beside the outcome.
+pub(crate) struct Taken {
+    request_id: String,
+    shop: Option<HeaderValue>,
+    begun: Result<Begun, Problem>,
+}
+
+/// Received and gated, unless something has to be asked first. What was taken keeps nothing of the request, whose buffer others use next.
+pub(crate) fn take(front: &Front, peer: &Peer, request: &Request<'_>, heard: &mut Heard) -> Result<Taken, Question> {
     let app = &front.app;
     let client = app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
     let admitted = origin::of_purchase(app, request.sale, &request.head.caller);
@@ -112,7 +107,24 @@ fn begin(
         .inspect(|()| heard.admit(By::Address))
         .and_then(|()| admitted.as_ref().map_err(|problem| problem.clone().into()))
         .and_then(|_| purchase::begin(front, (request.sale, request.item), &request.head, request.body, heard));
-    (admitted.unwrap_or_default(), begun)
+    let begun = match begun {
+        Err(Stop::Ask(question)) => return Err(question),
+        Err(Stop::Refused(problem)) => Err(problem),
+        Ok(begun) => Ok(begun),
+    };
+    let request_id = app.request_id(request.request_id);
+    Ok(Taken { request_id, shop: admitted.unwrap_or_default(), begun })
+}
+
+/// Decided, chained and answered. Gives the request's id as well.
+pub(crate) async fn answer(front: &Front, taken: Taken) -> (Reply, String) {
+    let outcome = match taken.begun {
+        Ok(begun) => purchase::finish(front, begun).await,
+        Err(problem) => Err(problem),
+    };
+    let mut reply = outcome.unwrap_or_else(|problem| front.refuse(&problem, &taken.request_id));
+    reply.headers.extend(taken.shop.into_iter().flat_map(origin::let_in));
+    (reply, taken.request_id)
 }
 
 /// Reads what has arrived into the thread's buffer; nothing else may run before it is used.
@@ -153,18 +165,18 @@ fn date((second, text): &mut (u64, String), now_milliseconds: u64) -> &str {
 }
 
 /// A purchase that arrived whole, with nothing behind it.
-struct Request<'a> {
-    sale: &'a str,
-    item: &'a str,
-    head: Head<'a>,
-    request_id: Option<&'a str>,
-    forwarded_for: Option<&'a str>,
-    body: &'a [u8],
+pub(crate) struct Request<'a> {
+    pub(crate) sale: &'a str,
+    pub(crate) item: &'a str,
+    pub(crate) head: Head<'a>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) forwarded_for: Option<&'a str>,
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Request<'a> {
     /// `None` for whatever is not exactly one plain purchase of HTTP/1.1.
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let httparse::Status::Complete(head_length) = parsed.parse_with_uninit_headers(bytes, &mut headers).ok()?
@@ -175,6 +187,9 @@ impl<'a> Request<'a> {
             return None;
         }
         let (sale, item) = purchase::target(parsed.path?)?;
+        if !is_plain_name(sale) || !is_plain_name(item) {
+            return None;
+        }
         let (mut head, mut request_id, mut forwarded_for, mut length) = (Head::default(), None, None, None);
         for header in parsed.headers.iter() {
             if header.name.len() == 6 && is(header.name, "cookie") {
@@ -215,6 +230,11 @@ impl<'a> Request<'a> {
 
 fn is(name: &str, lower_case: &str) -> bool {
     name.eq_ignore_ascii_case(lower_case)
+}
+
+/// What a name is made of. Anything else may be the end of the path, or no path at all.
+fn is_plain_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Headers that change how the request or its answer travels.

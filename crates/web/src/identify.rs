@@ -67,8 +67,11 @@ pub(crate) fn pass(engine: &Engine, sale: &Sale, head: &Head<'_>, now: u64) -> R
     let opened = presented.and_then(|text| engine.passes.now().open(text).map_err(|error| error.refusal()));
     let known = opened.as_ref().is_ok_and(|open| open.pass.matches_token(token));
     if !known {
-        // The token is judged first: whoever is nobody learns nothing about a pass.
-        let identity = engine.identities.verify(token, now)?;
+        // The token is judged first: whoever is nobody learns nothing about a pass. Of what can be judged later only, the rest is told now.
+        let identity = match engine.identities.verify(token, now) {
+            Err(Refusal::IdentityUnavailable) => Err(opened.clone().err().unwrap_or(Refusal::IdentityUnavailable)),
+            judged => judged,
+        }?;
         let open = opened?;
         let hash = engine.identity_key.identity_hash(sale.id, &identity.issuer, &identity.subject);
         let own = aws_lc_rs::constant_time::verify_slices_are_equal(&hash, &open.pass.identity_hash).is_ok();

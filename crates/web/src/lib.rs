@@ -41,6 +41,8 @@ mod shop;
 mod site;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod webhooks;
 pub mod wire;

@@ -164,12 +164,12 @@ fn reach(app: &App, stage: Stage) {
 }
 
 /// What the request asks for, readable and within bounds.
-struct Asked<'a> {
-    key: &'a str,
-    quantity: u32,
-    coupon: Option<String>,
+pub(crate) struct Asked<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) quantity: u32,
+    pub(crate) coupon: Option<String>,
     /// A JSON object, as it came.
-    attributes: Option<Box<RawValue>>,
+    pub(crate) attributes: Option<Box<RawValue>>,
     prefers: Preferences,
 }
 
@@ -181,7 +181,7 @@ struct Preferences {
     hold_token: bool,
 }
 
-fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
+pub(crate) fn read<'a>(head: &Head<'a>, body: &[u8]) -> Result<Asked<'a>, Problem> {
     let key = head.key.unwrap_or_default();
     let printable = key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
     if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX || !printable {

@@ -119,7 +119,7 @@ pub(crate) fn public(app: &Arc<App>) -> Router {
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         // `service` has taken every POST; what is left here came with a method that the path does not take.
         .route("/v1/sales/{sale}/items/{item}/purchases", any(purchases_are_posted));
-    finish(router, app)
+    finish(router.fallback(site::nothing), app)
 }
 
 async fn purchases_are_posted() -> impl axum::response::IntoResponse {
@@ -128,13 +128,13 @@ async fn purchases_are_posted() -> impl axum::response::IntoResponse {
 
 pub(crate) fn admin(app: &Arc<App>) -> Router {
     let (router, _) = admin_routes().split_for_parts();
-    finish(router.route("/healthz", get(shop::healthz)).route("/readyz", get(shop::readyz)), app)
+    let router = router.route("/healthz", get(shop::healthz)).route("/readyz", get(shop::readyz));
+    finish(router.fallback(|| async { Problem::from(Refusal::NotFound) }), app)
 }
 
 fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
     router
         .merge(docs::routes())
-        .fallback(|| async { Problem::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Problem::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::map_response(refuse_plainly))
         // `service` has read the body, within the bounds of its route.

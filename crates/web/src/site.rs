@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
-use domain::{ChainTime, SalePhase};
+use domain::{ChainTime, Refusal, SalePhase};
 use engine::Sale;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use pages::{Availability, Encoded, ItemView, Language, PictureView, SaleView};
 use serde::Deserialize;
 
@@ -75,9 +75,27 @@ impl PageCache {
     }
 }
 
-#[derive(Deserialize)]
-struct PageQuery {
+/// What an address of a page may say. Of what it says twice the first counts, and the rest is nobody's: a page is shown whatever a link was
+/// put together of.
+#[derive(Default, Deserialize)]
+#[serde(from = "Vec<(String, String)>")]
+pub(crate) struct PageQuery {
     lang: Option<String>,
+    sale: Option<String>,
+}
+
+impl From<Vec<(String, String)>> for PageQuery {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        let mut query = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "lang" => query.lang.get_or_insert(value),
+                "sale" => query.sale.get_or_insert(value),
+                _ => continue,
+            };
+        }
+        query
+    }
 }
 
 /// One request for a page.
@@ -188,8 +206,22 @@ async fn mine(State(app): State<Arc<App>>, Query(query): Query<PageQuery>, heade
     asked.own("/mine", || app.site.mine_page(asked.language, asked.asked))
 }
 
+/// Nothing is there: a page for whoever looks with a browser, the refusal for everybody else.
+pub(crate) async fn nothing(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let accepted = identify::once(&headers, header::ACCEPT).unwrap_or_default();
+    if uri.path().starts_with("/v1/") || !accepted.contains("text/html") {
+        return Problem::from(Refusal::NotFound).into_response();
+    }
+    Asked::of(&app, &query, &headers).missing()
+}
+
 async fn asset(State(app): State<Arc<App>>, Path(file): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let asset = app.site.asset(&format!("/assets/{file}")).ok_or(domain::Refusal::NotFound)?;
+    let asset = app.site.asset(&format!("/assets/{file}")).ok_or(Refusal::NotFound)?;
     let mut response = encoded(&asset.encoded, identify::once(&headers, header::ACCEPT_ENCODING));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, FOR_EVER);
@@ -214,14 +246,8 @@ async fn button(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     response
 }
 
-#[derive(Deserialize)]
-struct WordsQuery {
-    lang: Option<String>,
-    sale: Option<String>,
-}
-
 /// What the buy button says, in the language that its page asks for.
-async fn button_words(State(app): State<Arc<App>>, Query(query): Query<WordsQuery>, headers: HeaderMap) -> Response {
+async fn button_words(State(app): State<Arc<App>>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Response {
     let accepted = identify::once(&headers, header::ACCEPT_LANGUAGE);
     let language = app.site.language(query.lang.as_deref(), accepted);
     let sale = query.sale.and_then(|name| app.engine.sale(&name));
@@ -240,7 +266,7 @@ async fn button_words(State(app): State<Arc<App>>, Query(query): Query<WordsQuer
 
 /// Whether the page that asks may act on the sale. A browser tells its script nothing of that, and a button that does not work is not told
 /// from a network that does not.
-async fn button_access(State(app): State<Arc<App>>, Query(query): Query<WordsQuery>, headers: HeaderMap) -> Response {
+async fn button_access(State(app): State<Arc<App>>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Response {
     let sale = query.sale.and_then(|name| app.engine.sale(&name));
     let is_let_in = sale.is_some_and(|sale| Caller::of(&headers).may_act(&sale));
     ([LET_ALL_IN], Json(serde_json::json!({ "let_in": is_let_in }))).into_response()

@@ -186,7 +186,8 @@ fn preflight_says_what_it_found_and_what_it_wants() {
     let report: Value = serde_json::from_str(&ended.out).unwrap();
     let checks = report["checks"].as_array().unwrap();
     let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-    let expected = ["data folder", "file system", "fdatasync", "free space", "open files", "clock", "identity"];
+    let expected =
+        ["data folder", "file system", "fdatasync", "free space", "open files", "clock", "identity", "pages"];
     assert_eq!(names, expected);
     assert_eq!((&report["ok"], &checks[0]["ok"], &checks[6]["ok"]), (&false.into(), &true.into(), &false.into()));
     assert!(checks.iter().all(|check| !check["found"].as_str().unwrap().is_empty()));

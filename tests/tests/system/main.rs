@@ -1,5 +1,6 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
+mod attacks;
 mod blocks;
 mod command_line;
 mod connections;
@@ -21,6 +22,7 @@ mod origins;
 mod payments;
 mod pending;
 mod pictures;
+mod precedence;
 mod provider;
 mod refusals;
 mod routes;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use system_tests::{Reply, Request, Server, open_sale, until};
+use system_tests::{Reply, Request, Server, doorbuster, open_sale, until};
 
 fn shop() -> Server {
     let server = Server::start();
@@ -134,4 +134,35 @@ fn the_configuration_of_pages_is_checked_before_anything_is_served() {
         let ended = server.refused(&["pages.shop_name=Shop", setting]);
         assert!(ended.error.contains(message), "{setting}: {}", ended.error);
     }
+    // A command that shows no page does not need what pages are made of; preflight tries it.
+    let data = server.data().to_str().unwrap();
+    let listed = doorbuster(&["sale", "list", "--data", data, "--set", "pages.language=tlh"]);
+    assert_eq!(listed.code, Some(0), "{}", listed.error);
+    let tried = doorbuster(&["preflight", "--data", data, "--set", "pages.language=tlh"]);
+    assert!(tried.out.contains("there are no words for \"tlh\""), "{}", tried.out);
+}
+
+/// Whoever looks with a browser gets a page that leads on, also from an address that something has been added to.
+#[test]
+fn a_browser_that_is_lost_finds_a_page_and_a_program_finds_a_refusal() {
+    let server = Server::start();
+    server.create(&open_sale("drop", 10));
+    let browser = |path: &str| {
+        let request = Request::get(path).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        server.ask(&request)
+    };
+    for path in ["/nope", "/sales/", "/sales/nope", "/favicon.ico", "/nope?lang=de&lang=en"] {
+        let page = browser(path);
+        assert_eq!((page.status, page.header("content-type")), (404, Some("text/html; charset=utf-8")), "{path}");
+        assert!(text(&page).contains("href=\"/"), "{path}: it leads to the sales: {}", text(&page));
+        assert!(page.header("content-security-policy").is_some());
+    }
+    for path in ["/v1/nope", "/v1/sales/nope"] {
+        browser(path).is(404, "not_found");
+    }
+    server.ask(&Request::get("/nope")).is(404, "not_found");
+    server.operate(Request::get("/nope").header("accept", "text/html")).is(404, "not_found");
+    let first = browser("/sales/drop?lang=de&lang=en&x=%ff&x=1");
+    assert_eq!(first.status, 200);
+    assert!(text(&first).contains("<html lang=\"de\""), "of two languages the first counts: {}", text(&first));
 }

@@ -6,7 +6,8 @@ use super::files::TextFile;
 use super::{Finding, lines};
 
 const TOP_FOLDERS: [&str; 6] = [".ci/", "config/", "crates/", "docs/", "tests/", "xtask/"];
-const COMMANDS: [&str; 8] = ["ci", "tidy", "packages", "soak", "bars", "screenshots", "services", "cluster"];
+const COMMANDS: [&str; 10] =
+    ["ci", "tidy", "packages", "soak", "bars", "fuzz", "instructions", "screenshots", "services", "cluster"];
 const PAGES: &str = "docs/errors";
 const REFUSALS: &str = "crates/domain/src/refusal.rs";
 
