@@ -15,8 +15,8 @@ pub(crate) use acts::{comes_at, run};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Sends ten times a second from the opening on. Its slot stops it until then (`before_slot`), and the limit by customer whatever is
-    /// beyond five a second (`rate_limited`).
+    /// Sends ten times a second around its slot, and begins before it. The slot stops it until then (`before_slot`), and the limit by
+    /// customer whatever is beyond five a second for long (`rate_limited`).
     FastClicker,
     /// One operator with many accounts, each of which sends in the first millisecond of its slot. Every account has one slot, drawn for it
     /// alone: many of them are as many draws. What costs the operator is to have them, and that is the shop's to see to.

@@ -1,6 +1,7 @@
 //! The system tests: the real binary, over HTTP, with kill -9 where it hurts.
 
 mod blocks;
+mod bots;
 mod command_line;
 mod connections;
 mod demo;

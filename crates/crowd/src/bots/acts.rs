@@ -10,17 +10,19 @@ use crate::asking::{Asking, Heard};
 use crate::paying::{self, Won};
 use crate::person::{follow_win, take_pass};
 use crate::run::Crowd;
-use crate::sale::Available;
 use crate::schedule::{Persona, persona};
 
 /// Between two clicks of whoever clicks fast.
 const CLICK_EVERY: Duration = Duration::from_millis(100);
 /// Between two tries in one's slot.
 const SHOT_EVERY: Duration = Duration::from_millis(20);
+/// How long before its slot a fast clicker begins.
+const RUSH: Duration = Duration::from_secs(2);
 /// Between two looks for units that come back.
 const RETURNS_EVERY: Duration = Duration::from_secs(3);
-/// How long before the opening the early bird comes.
+/// How long before the opening the early bird comes, and how often it tries until then.
 const EARLY: Duration = Duration::from_secs(1);
+const EARLY_EVERY: Duration = Duration::from_millis(250);
 /// How often the replayer sends again what has won.
 const REPLAYS: usize = 5;
 
@@ -69,9 +71,8 @@ enum Outcome {
 impl<'a> Bot<'a> {
     async fn click_fast(&mut self) {
         let mut asking = self.next_key();
-        // Clicks of different bots have nothing to do with each other.
-        let phase = CLICK_EVERY.mul_f64(self.crowd.random.borrow_mut().f64());
-        if let Some(purchase) = self.pursue(&mut asking, self.crowd.arrivals_from + phase, CLICK_EVERY).await {
+        let from = self.slot - RUSH + self.phase(CLICK_EVERY);
+        if let Some(purchase) = self.pursue(&mut asking, from, CLICK_EVERY).await {
             self.pay(purchase);
         }
     }
@@ -85,12 +86,14 @@ impl<'a> Bot<'a> {
 
     async fn come_early(&mut self) {
         let mut asking = self.next_key();
-        let mut at = comes_at(self.crowd, Kind::EarlyBird);
-        while at <= self.crowd.arrivals_from {
-            // A unit this early would break INV-8; whoever counts answers says so.
+        // A unit this early would break INV-8; whoever counts answers says so.
+        let opening = self.crowd.arrivals_from;
+        let mut at = opening - EARLY + self.phase(EARLY_EVERY);
+        while at < opening {
             self.shoot(&mut asking, at).await;
-            at += CLICK_EVERY;
+            at += EARLY_EVERY;
         }
+        self.shoot(&mut asking, opening).await;
         if let Some(purchase) = self.pursue(&mut asking, self.slot, SHOT_EVERY).await {
             self.pay(purchase);
         }
@@ -136,8 +139,6 @@ impl<'a> Bot<'a> {
                 Outcome::Won(purchase) => return Some(purchase),
                 Outcome::Taken => every = RETURNS_EVERY,
                 Outcome::Over => return None,
-                // Whoever is refused for other reasons sees on the page that all is gone.
-                Outcome::Next if self.sees_nothing() => every = RETURNS_EVERY,
                 Outcome::Next => {}
             }
             let next = (at + every).max(Instant::now());
@@ -146,9 +147,9 @@ impl<'a> Bot<'a> {
         None
     }
 
-    fn sees_nothing(&self) -> bool {
-        let item = &self.crowd.options.items[self.persona.item];
-        self.crowd.view.borrow().available(item) != Some(Available::Yes)
+    /// What different bots do has nothing to do with each other.
+    fn phase(&self, every: Duration) -> Duration {
+        every.mul_f64(self.crowd.random.borrow_mut().f64())
     }
 
     /// One request, then.
