@@ -154,39 +154,7 @@ impl Shop {
                 let pass = pass_of(header("authorization"));
                 (201, json!({"pass": pass, "slot": null, "slot_offset_ms": slot, "opens_at": self.opens_at}))
             }
-            ["v1", "sales", "drop", "items", "boot", "purchases"] => {
-                let body: Value = serde_json::from_slice(body).unwrap();
-                let key = header("idempotency-key");
-                let customer = key.split('-').nth(1).unwrap();
-                if let Some(said) = parts.headers.get("x-forwarded-for") {
-                    let said = said.to_str().unwrap().to_owned();
-                    self.forwarded_for.entry(customer.parse().unwrap()).or_default().push(said);
-                }
-                assert!(header("authorization").starts_with("Bearer ey"));
-                if self.temper == Temper::Credulous {
-                    return self.purchase(&format!("{key}-{}", self.purchase_requests));
-                }
-                if header("doorbuster-pass") != pass_of(header("authorization")) {
-                    return refuse(Refusal::PassForeign);
-                }
-                let same = self.bodies.entry(key.to_owned()).or_insert_with(|| body.clone());
-                if body["quantity"] != 1 {
-                    assert!(self.purchases.contains_key(key), "only who has won tries another body");
-                    return refuse(Refusal::KeyReused);
-                }
-                assert_eq!(*same, body, "one key, one body");
-                let of_customer = format!("k-{customer}-");
-                let has = |(of, purchase): (&String, &Purchase)| {
-                    of.starts_with(&of_customer) && of != key && purchase.status != "released"
-                };
-                if self.purchases.iter().any(has) {
-                    return refuse(Refusal::LimitItemReached);
-                }
-                match body["coupon"].as_str() {
-                    None | Some("GOOD") => self.purchase(key),
-                    Some(_) => refuse(Refusal::CouponRefused),
-                }
-            }
+            ["v1", "sales", "drop", "items", "boot", "purchases"] => self.purchase_request(&parts.headers, body),
             ["v1", "orders", order, "cancel"] => {
                 self.stock += 1;
                 self.end(order, "released")
@@ -222,6 +190,41 @@ impl Shop {
                 self.end(order, "confirmed")
             }
             _ => refuse(Refusal::NotFound),
+        }
+    }
+
+    fn purchase_request(&mut self, headers: &http::HeaderMap, body: &[u8]) -> (u16, Value) {
+        let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap());
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let key = header("idempotency-key");
+        let customer = key.split('-').nth(1).unwrap();
+        if let Some(said) = headers.get("x-forwarded-for") {
+            let said = said.to_str().unwrap().to_owned();
+            self.forwarded_for.entry(customer.parse().unwrap()).or_default().push(said);
+        }
+        assert!(header("authorization").starts_with("Bearer ey"));
+        if self.temper == Temper::Credulous {
+            return self.purchase(&format!("{key}-{}", self.purchase_requests));
+        }
+        if header("doorbuster-pass") != pass_of(header("authorization")) {
+            return refuse(Refusal::PassForeign);
+        }
+        let same = self.bodies.entry(key.to_owned()).or_insert_with(|| body.clone());
+        if body["quantity"] != 1 {
+            assert!(self.purchases.contains_key(key), "only who has won tries another body");
+            return refuse(Refusal::KeyReused);
+        }
+        assert_eq!(*same, body, "one key, one body");
+        let of_customer = format!("k-{customer}-");
+        let has = |(of, purchase): (&String, &Purchase)| {
+            of.starts_with(&of_customer) && of != key && purchase.status != "released"
+        };
+        if self.purchases.iter().any(has) {
+            return refuse(Refusal::LimitItemReached);
+        }
+        match body["coupon"].as_str() {
+            None | Some("GOOD") => self.purchase(key),
+            Some(_) => refuse(Refusal::CouponRefused),
         }
     }
 
