@@ -2,6 +2,7 @@
 //! `cluster`. Nothing of the engine is in here.
 
 mod bars;
+mod bots;
 mod budget;
 mod ci;
 mod cluster;
@@ -43,8 +44,6 @@ enum Command {
         #[arg(long, default_value_t = 100_000)]
         seeds: u64,
     },
-    /// The figures of the bench at full length; they go to `docs/proof/bars.json`.
-    Bars,
     /// Any bytes against everything that reads some, guided by what they reach; inputs are kept in `target/fuzz/inputs`.
     Fuzz {
         /// How long each test runs.
@@ -53,6 +52,12 @@ enum Command {
     },
     /// What a refusal, a pass and a win cost in instructions, against `xtask/instructions.toml`.
     Instructions,
+    /// The figures of the bench at full length, and those of crowds with bots; they go to `docs/proof`.
+    Bars {
+        /// Only those with bots: twelve minutes instead of forty.
+        #[arg(long)]
+        bots: bool,
+    },
     /// Pictures of every page, in every width and scheme; they go to `docs/pages`.
     Screenshots,
     /// A whole cluster on this machine: the servers of `services`, two gates, a relay and two workers.
@@ -104,9 +109,10 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::run(&root)?,
         Command::Packages => packages::check(&root)?,
         Command::Soak { seeds } => soak::run(&root, seeds)?,
-        Command::Bars => bars::run(&root)?,
         Command::Fuzz { minutes } => fuzz::run(&root, minutes)?,
         Command::Instructions => instructions::run(&root)?,
+        Command::Bars { bots: true } => bots::run(&root)?,
+        Command::Bars { bots: false } => bars::run(&root).and_then(|()| bots::run(&root))?,
         Command::Screenshots => screenshots::run(&root)?,
         Command::Cluster { command: ClusterCommand::Up } => cluster::up(&root)?,
         Command::Cluster { command: ClusterCommand::Down } => services::down(&root, None)?,

@@ -33,6 +33,8 @@ pub(crate) struct Purchase {
     pub(crate) order: Option<String>,
     pub(crate) position: Option<u64>,
     pub(crate) record_hash: Option<String>,
+    /// Of each unit, how often it had come back before.
+    pub(crate) generations: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,10 +159,15 @@ struct PurchaseBody<'a> {
     #[serde(borrow)]
     item: Option<Cow<'a, str>>,
     quantity: Option<u64>,
-    units: Option<Vec<serde::de::IgnoredAny>>,
+    units: Option<Vec<UnitBody>>,
     #[serde(borrow)]
     pay_by: Option<Cow<'a, str>>,
     receipt: Option<ReceiptBody>,
+}
+
+#[derive(Deserialize)]
+struct UnitBody {
+    generation: u64,
 }
 
 #[derive(Deserialize)]
@@ -206,7 +213,9 @@ pub(crate) fn read_purchase(reply: &Reply, sale: &str, item: &str) -> Result<(An
             let complaint = purchase_complaint(&body, status, sale, item).map(|complaint| sample(complaint, reply));
             let Some(purchase) = body.purchase else { return Err(sample("no purchase id", reply)) };
             let (position, record_hash) = body.receipt.map_or((None, None), |r| (r.position, r.record_hash));
-            Ok((Answer::Purchase(Purchase { status, purchase, order: body.order, position, record_hash }), complaint))
+            let generations = body.units.into_iter().flatten().map(|unit| unit.generation).collect();
+            let purchase = Purchase { status, purchase, order: body.order, position, record_hash, generations };
+            Ok((Answer::Purchase(purchase), complaint))
         }
         202 => {
             let body: PurchaseBody<'_> = parse(reply)?;

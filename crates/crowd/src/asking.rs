@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::{self, Advice, Answer, Hope, Purchase, Refused};
-use crate::notes::{AnsweredNote, SentNote};
+use crate::network::{FORWARDED_FOR, Path};
+use crate::notes::{AnsweredNote, SentNote, unix_milliseconds};
 use crate::person::{customer, take_pass};
+use crate::report::Tally;
 use crate::run::Crowd;
 use crate::schedule::Persona;
 
@@ -79,8 +81,13 @@ pub(crate) struct Asking<'a> {
     key: String,
     item: &'a str,
     path: String,
-    body: Bytes,
+    coupon: Option<&'a str>,
+    /// Units; a person wants one.
+    pub(crate) quantity: u32,
+    /// Whose pass is shown: one's own, unless one has another.
+    pub(crate) pass_of: u32,
     authorization: HeaderValue,
+    network: Path,
     patience: Patience<'a>,
     /// From when the next answer's latency counts.
     scheduled: Instant,
@@ -93,16 +100,8 @@ pub(crate) struct Asking<'a> {
     on_time_checked: bool,
 }
 
-/// One key, one body: a repeat says the same as the first.
-fn body(coupon: Option<&str>) -> Bytes {
-    match coupon {
-        None => Bytes::from_static(br#"{"quantity":1}"#),
-        Some(code) => Bytes::from(serde_json::json!({ "quantity": 1, "coupon": code }).to_string()),
-    }
-}
-
 /// What came of one request.
-enum Heard {
+pub(crate) enum Heard {
     Answer(Answer),
     /// Hung up on purpose.
     ThrownAway,
@@ -125,7 +124,10 @@ impl<'a> Asking<'a> {
             authorization: crowd.authorization(&customer),
             key: format!("k-{shopper}-{visit}"),
             path: format!("/v1/sales/{}/items/{item}/purchases", crowd.options.sale),
-            body: body(crowd.coupon(shopper, persona)),
+            coupon: crowd.coupon(shopper, persona),
+            quantity: 1,
+            pass_of: shopper,
+            network: persona.network,
             patience: Patience::new(crowd, Instant::now()),
             crowd,
             shopper,
@@ -194,12 +196,35 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Sends one request. The note stands before the first byte leaves.
+    /// One request that was due then, whatever it comes to.
+    pub(crate) async fn once(&mut self, scheduled: Instant) -> Heard {
+        (self.scheduled, self.on_time_checked) = (scheduled, false);
+        self.attempt().await
+    }
+
+    /// Sends one request and hears of it, as far away as one is.
     async fn attempt(&mut self) -> Heard {
+        if self.network != Path::default() {
+            sleep(self.network.there).await;
+        }
+        let heard = self.exchange().await;
+        if self.network != Path::default() {
+            sleep(self.network.back).await;
+        }
+        heard
+    }
+
+    /// When it was due at the server.
+    fn due(&self) -> Instant {
+        self.scheduled + self.network.there
+    }
+
+    /// Sends one request. The note stands before the first byte leaves.
+    async fn exchange(&mut self) -> Heard {
         let lease = self.crowd.public.lease().await;
         if !self.on_time_checked {
             self.on_time_checked = true;
-            self.crowd.tally.borrow_mut().lagged(Instant::now().saturating_duration_since(self.scheduled));
+            self.crowd.tally.borrow_mut().lagged(Instant::now().saturating_duration_since(self.due()));
         }
         let (lease, request) = match lease.and_then(|lease| Ok((lease, self.request()?))) {
             Ok(ready) => ready,
@@ -213,7 +238,7 @@ impl<'a> Asking<'a> {
             item: self.item,
             customer: &self.customer,
             key: &self.key,
-            quantity: 1,
+            quantity: self.quantity,
         };
         let Some(number) = self.crowd.note(|notes| notes.sent(&sent)) else { return Heard::Nothing };
         self.count_sent();
@@ -250,14 +275,29 @@ impl<'a> Asking<'a> {
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>, http::Error> {
-        let pass = self.crowd.shoppers.borrow()[self.shopper as usize].pass.clone();
-        Request::post(self.path.as_str())
+        let pass = self.crowd.shoppers.borrow()[self.pass_of as usize].pass.clone();
+        let mut request = Request::post(self.path.as_str());
+        if let Some(forwarded_for) = self.crowd.forwarded_for(self.shopper) {
+            request = request.header(FORWARDED_FOR, forwarded_for);
+        }
+        request
             .header(header::HOST, self.crowd.public.host())
             .header(header::AUTHORIZATION, self.authorization.clone())
             .header("doorbuster-pass", pass.unwrap_or(HeaderValue::from_static("")))
             .header("idempotency-key", self.key.as_str())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(self.body.clone()))
+            .body(Full::new(self.body()))
+    }
+
+    /// One key, one body: a repeat says the same as the first.
+    fn body(&self) -> Bytes {
+        match (self.quantity, self.coupon) {
+            (1, None) => Bytes::from_static(br#"{"quantity":1}"#),
+            (quantity, None) => Bytes::from(serde_json::json!({ "quantity": quantity }).to_string()),
+            (quantity, Some(code)) => {
+                Bytes::from(serde_json::json!({ "quantity": quantity, "coupon": code }).to_string())
+            }
+        }
     }
 
     fn count_sent(&mut self) {
@@ -265,6 +305,7 @@ impl<'a> Asking<'a> {
         tally.attempts += 1;
         tally.in_flight += 1;
         tally.retried += u64::from(self.sent > 0);
+        tally.gains.asked(self.shopper);
         self.sent += 1;
     }
 
@@ -278,10 +319,13 @@ impl<'a> Asking<'a> {
     fn count_answer(&self, number: u64, status: u16, answer: &Answer) {
         let mut tally = self.crowd.tally.borrow_mut();
         tally.in_flight -= 1;
-        tally.answered(self.scheduled, matches!(answer, Answer::Purchase(_)));
+        tally.answered(self.due(), matches!(answer, Answer::Purchase(_)));
         let note = match answer {
             Answer::Purchase(purchase) => {
-                tally.won(&purchase.purchase, self.shopper, self.visit);
+                self.check_slot(&mut tally, purchase);
+                if tally.won(&purchase.purchase, self.shopper, self.visit) {
+                    tally.gains.got(self.shopper, purchase.generations.iter().copied());
+                }
                 AnsweredNote {
                     status,
                     code: purchase.status.name(),
@@ -296,9 +340,19 @@ impl<'a> Asking<'a> {
             }
             Answer::Refused(refused) => {
                 tally.refused(&refused.code);
+                tally.gains.refused(self.shopper, &refused.code);
                 AnsweredNote { status, code: &refused.code, position: refused.position, ..AnsweredNote::default() }
             }
         };
         self.crowd.note(|notes| notes.answered(number, &note));
+    }
+
+    /// Server and crowd share a clock, so nobody can have heard of a unit before their slot.
+    fn check_slot(&self, tally: &mut Tally, purchase: &Purchase) {
+        let slot = self.crowd.shoppers.borrow()[self.shopper as usize].slot_unix_ms;
+        let early = slot.saturating_sub(unix_milliseconds());
+        if early > 0 {
+            tally.protocol_error(format!("INV-8: {} was given {early} ms before the slot", purchase.purchase));
+        }
     }
 }

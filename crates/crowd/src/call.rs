@@ -11,6 +11,7 @@ use crate::answer::{self, Advice, Refused};
 use crate::asking::Patience;
 use crate::client::Pool;
 use crate::http::{HttpError, Reply};
+use crate::network::FORWARDED_FOR;
 use crate::person::customer;
 use crate::run::Crowd;
 
@@ -21,6 +22,7 @@ pub(crate) struct Call<'a> {
     method: Method,
     path: String,
     authorization: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
     media_type: Option<&'static str>,
     body: Bytes,
 }
@@ -37,13 +39,17 @@ impl<'a> Call<'a> {
 
     /// By a customer, with their token.
     pub(crate) fn of_customer(crowd: &'a Crowd, shopper: u32, path: String) -> Self {
-        Self { authorization: Some(crowd.authorization(&customer(shopper))), ..Self::of_anybody(crowd, path) }
+        Self {
+            authorization: Some(crowd.authorization(&customer(shopper))),
+            forwarded_for: crowd.forwarded_for(shopper),
+            ..Self::of_anybody(crowd, path)
+        }
     }
 
     /// By a browser that nobody has to know.
     pub(crate) fn of_anybody(crowd: &'a Crowd, path: String) -> Self {
         let (pool, method, body) = (&crowd.public, Method::POST, Bytes::new());
-        Self { crowd, pool, method, path, authorization: None, media_type: None, body }
+        Self { crowd, pool, method, path, authorization: None, forwarded_for: None, media_type: None, body }
     }
 
     /// Asks and changes nothing.
@@ -69,6 +75,9 @@ impl<'a> Call<'a> {
             request = request.header(header::HOST, self.pool.host());
             if let Some(authorization) = &self.authorization {
                 request = request.header(header::AUTHORIZATION, authorization.clone());
+            }
+            if let Some(forwarded_for) = &self.forwarded_for {
+                request = request.header(FORWARDED_FOR, forwarded_for.clone());
             }
             if let Some(media_type) = self.media_type {
                 request = request.header(header::CONTENT_TYPE, media_type);

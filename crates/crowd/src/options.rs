@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bots::Kind;
+
 /// One run of a crowd. Serialises to JSON, so that a parent process can hand it over.
 ///
 /// It has no `Debug` form because it carries secrets.
@@ -68,6 +70,35 @@ pub struct CrowdOptions {
     pub coupon_share: f64,
     /// Share of the paid orders whose money the shop gives back. Needs a checkout that knows of payments.
     pub refund_share: f64,
+    /// Bots that come too. People then are where people are: at the page when it opens, behind a network, with a finger to move. And
+    /// everybody has an address, told as a proxy tells it, so the server has to trust this machine as one.
+    pub bots: Option<BotOptions>,
+}
+
+/// Bots beside the people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BotOptions {
+    /// What they do: operators are of these kinds in turn.
+    pub kinds: Vec<Kind>,
+    /// Accounts that are bots', whoever runs them.
+    pub accounts: u32,
+    /// Accounts of each operator who has many; everybody else has one.
+    pub accounts_per_operator: u32,
+    /// Addresses of each operator who has many; everybody else has one.
+    pub addresses_per_operator: u32,
+}
+
+/// More operators' addresses than there are in the networks for benchmarks.
+const BOT_ADDRESSES_MAX: u64 = 1 << 17;
+
+impl BotOptions {
+    fn fits(&self) -> bool {
+        let addresses = u64::from(self.accounts) * u64::from(self.addresses_per_operator);
+        !self.kinds.is_empty()
+            && (1..=BOT_ADDRESSES_MAX).contains(&addresses)
+            && (1..=self.accounts).contains(&self.accounts_per_operator)
+    }
 }
 
 /// How winners pay.
@@ -114,6 +145,7 @@ impl Default for CrowdOptions {
             coupons: Vec::new(),
             coupon_share: 0.0,
             refund_share: 0.0,
+            bots: None,
         }
     }
 }
@@ -123,8 +155,13 @@ impl CrowdOptions {
     ///
     /// A crowd that starts later begins its arrivals that much after the opening.
     pub fn passes_take(&self) -> Duration {
-        Duration::from_secs_f64(f64::from(self.shoppers) / f64::from(self.passes_per_second.max(1)))
+        Duration::from_secs_f64(f64::from(self.accounts()) / f64::from(self.passes_per_second.max(1)))
             + Duration::from_secs(1)
+    }
+
+    /// People and bots: people have the first numbers, from 0.
+    pub(crate) fn accounts(&self) -> u32 {
+        self.shoppers.saturating_add(self.bots.as_ref().map_or(0, |bots| bots.accounts))
     }
 
     pub(crate) fn give_up(&self) -> Duration {
@@ -176,6 +213,10 @@ impl CrowdOptions {
                 "refund_share: who only confirms orders has no payments to give back",
             ),
             (!self.token_secret.is_empty(), "token_secret: missing"),
+            (
+                self.bots.as_ref().is_none_or(BotOptions::fits),
+                "bots: name at least one of kinds; 1 to 131,072 accounts times addresses_per_operator; accounts_per_operator: 1 to accounts",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(CrowdError::OptionInvalid(rule)),

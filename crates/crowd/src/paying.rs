@@ -60,6 +60,11 @@ pub(crate) async fn run_errand(crowd: &Crowd, shopper: u32, errand: Errand) {
     };
 }
 
+/// Gives back what was won. `None` where that was refused, or nobody knows.
+pub(crate) async fn give_back(crowd: &Crowd, shopper: u32, won: &Won) -> Option<()> {
+    Order { crowd, shopper, won }.cancel().await
+}
+
 /// One order, in the hands of its customer and of the shop. Every step gives `None` where nobody could go on.
 struct Order<'a> {
     crowd: &'a Crowd,

@@ -1,11 +1,14 @@
 //! One shopper: takes a pass, buys with one idempotency key per visit, and looks again where units may come back. What a single click
 //! does until its answer is final stands in `asking`, what becomes of a won order in `paying`.
 
+use std::time::Duration;
+
 use http::HeaderValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{self, Advice, Hope, Purchase, PurchaseStatus};
 use crate::asking::{Asking, Patience, Verdict};
+use crate::bots;
 use crate::call::{Call, refusal};
 use crate::paying::{self, Won};
 use crate::run::Crowd;
@@ -21,6 +24,8 @@ const HOPEFUL_ONE_IN: u8 = 8;
 #[derive(Default)]
 pub(crate) struct Shopper {
     pub(crate) pass: Option<HeaderValue>,
+    /// 0 until there is a pass.
+    pub(crate) slot_unix_ms: u64,
     visits: u16,
     /// Their coupon was refused; they do without.
     lost_coupon: bool,
@@ -31,11 +36,14 @@ pub(crate) struct Shopper {
 pub(crate) async fn run_errand(crowd: &Crowd, due: Due) {
     let Due { at, shopper, errand } = due;
     match errand {
-        Errand::WarmUp => crowd.public.warm(crowd.options.connections.min(crowd.options.shoppers as usize)).await,
+        Errand::WarmUp => crowd.public.warm(crowd.options.connections.min(crowd.options.accounts() as usize)).await,
         Errand::TakePass => Box::pin(arrive(crowd, shopper)).await,
         Errand::Buy => {
             crowd.tally.borrow_mut().arrived += 1;
-            visit(crowd, shopper, at).await;
+            match crowd.bots.operator_of(shopper) {
+                Some(operator) => Box::pin(bots::run(crowd, shopper, operator.kind)).await,
+                None => visit(crowd, shopper, at).await,
+            }
         }
         Errand::LookAgain => look_again(crowd, shopper, at).await,
         Errand::Pay | Errand::Leave | Errand::Cancel | Errand::Refund => {
@@ -50,9 +58,20 @@ async fn arrive(crowd: &Crowd, shopper: u32) {
         crowd.tally.borrow_mut().unanswered += 1;
         return;
     };
-    crowd.tally.borrow_mut().passes += 1;
-    let arrival = crowd.arrivals_from + persona(&crowd.options, shopper).arrival;
-    let planned = arrival.max(crowd.moment(slot_unix_ms));
+    {
+        let mut tally = crowd.tally.borrow_mut();
+        tally.passes += 1;
+        tally.gains.has_pass(shopper);
+    }
+    let planned = match crowd.bots.operator_of(shopper) {
+        Some(operator) => bots::comes_at(crowd, operator.kind),
+        None => {
+            let persona = persona(&crowd.options, shopper);
+            let page_waits = if slot_unix_ms > crowd.opens_unix_ms { Duration::ZERO } else { persona.page_waits };
+            let pressed = crowd.arrivals_from + persona.arrival;
+            pressed.max(crowd.moment(slot_unix_ms) + page_waits)
+        }
+    };
     // Whoever is given the pass only after the arrival time comes when they have it; too many of them void the run.
     let at = planned.max(Instant::now());
     crowd.tally.borrow_mut().late_passes += u64::from(at > planned);
@@ -69,7 +88,8 @@ pub(crate) async fn take_pass(crowd: &Crowd, shopper: u32) -> Option<u64> {
             Some(reply) if reply.status == 201 => match answer::read_pass(&reply, crowd.opens_unix_ms) {
                 Ok(pass) => {
                     let header = HeaderValue::try_from(pass.pass).ok()?;
-                    crowd.shoppers.borrow_mut()[shopper as usize].pass = Some(header);
+                    let state = &mut crowd.shoppers.borrow_mut()[shopper as usize];
+                    (state.pass, state.slot_unix_ms) = (Some(header), pass.slot_unix_ms);
                     return Some(pass.slot_unix_ms);
                 }
                 Err(complaint) => {
@@ -127,7 +147,7 @@ async fn click(crowd: &Crowd, shopper: u32, number: u16, persona: &Persona, sche
     }
 }
 
-fn follow_win(crowd: &Crowd, shopper: u32, persona: &Persona, purchase: Purchase) {
+pub(crate) fn follow_win(crowd: &Crowd, shopper: u32, persona: &Persona, purchase: Purchase) {
     let errand = match persona.ending {
         Ending::Pays => Errand::Pay,
         Ending::Cancels => Errand::Cancel,
@@ -147,10 +167,15 @@ fn plan_look(crowd: &Crowd, shopper: u32) {
 
 /// Reads the shared view and buys if units are there; a few try on mere hope, so that `sold_out` is heard late, too.
 async fn look_again(crowd: &Crowd, shopper: u32, scheduled: Instant) {
-    let item = &crowd.options.items[persona(&crowd.options, shopper).item];
+    let persona = persona(&crowd.options, shopper);
+    let item = &crowd.options.items[persona.item];
     let available = crowd.view.borrow().available(item).unwrap_or(Available::No);
     match available {
-        Available::Yes => visit(crowd, shopper, scheduled).await,
+        Available::Yes => {
+            let presses = scheduled + persona.reaction;
+            sleep_until(presses).await;
+            visit(crowd, shopper, presses).await;
+        }
         Available::MayReturn if crowd.random.borrow_mut().u8(..HOPEFUL_ONE_IN) == 0 => {
             visit(crowd, shopper, scheduled).await;
         }

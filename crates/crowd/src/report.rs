@@ -8,6 +8,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::bots::Bots;
+use crate::fairness::{Fairness, Gains};
+
 /// A crowd that sends later than this, at the 99th percentile, has measured itself: the run is void. In milliseconds.
 const GENERATOR_LAG_MILLISECONDS_MAX: f64 = 50.0;
 /// One in so many people may be given the pass after their arrival time; with more the arrivals were not the planned ones.
@@ -62,6 +65,9 @@ pub struct CrowdReport {
     pub protocol_error_samples: Vec<String>,
     /// Why the figures are absent, where they are.
     pub void: Option<String>,
+    /// Who got what; in a crowd with bots only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<Fairness>,
 }
 
 /// Milliseconds.
@@ -87,11 +93,11 @@ pub struct GeneratorLag {
 pub struct Progress {
     /// Since the crowd started, in milliseconds.
     pub elapsed_milliseconds: u64,
-    /// People who will come.
+    /// People and bots who will come.
     pub shoppers: u64,
-    /// People who have their pass.
+    /// Those who have their pass.
     pub passes: u64,
-    /// People who have come to buy.
+    /// Those who have come to buy.
     pub arrived: u64,
     /// Purchase requests without an answer yet.
     pub in_flight: u64,
@@ -123,6 +129,7 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     pub(crate) retried: u64,
     pub(crate) unanswered: u64,
+    pub(crate) gains: Gains,
     refusals: BTreeMap<String, u64>,
     pass_refusals: BTreeMap<String, u64>,
     ending_refusals: BTreeMap<String, u64>,
@@ -139,7 +146,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bots: Rc<Bots>) -> Self {
         let histogram = || Histogram::new_with_bounds(1, MICROSECONDS_MAX, 3).expect("the bounds are in order");
         Self {
             passes: 0,
@@ -153,6 +160,7 @@ impl Tally {
             lost: 0,
             retried: 0,
             unanswered: 0,
+            gains: Gains::new(bots),
             refusals: BTreeMap::new(),
             pass_refusals: BTreeMap::new(),
             ending_refusals: BTreeMap::new(),
@@ -186,10 +194,11 @@ impl Tally {
     }
 
     /// An answer named `purchase` for the key of that visit. Two keys of one purchase, or two purchases of one key, break
-    /// INV-5.
-    pub(crate) fn won(&mut self, purchase: &str, shopper: u32, visit: u16) {
+    /// INV-5. Says whether it is the first answer that names it.
+    pub(crate) fn won(&mut self, purchase: &str, shopper: u32, visit: u16) -> bool {
         let key = (shopper, visit);
         let purchase: Rc<str> = purchase.into();
+        let is_new = !self.purchases.contains_key(&purchase);
         let owner = *self.purchases.entry(Rc::clone(&purchase)).or_insert(key);
         let first = Rc::clone(self.purchase_of_key.entry(key).or_insert_with(|| Rc::clone(&purchase)));
         if owner != key || first != purchase {
@@ -197,6 +206,7 @@ impl Tally {
                 "INV-5: key {key:?} was given {purchase}, of {owner:?}, and before it {first}"
             ));
         }
+        is_new
     }
 
     pub(crate) fn refused(&mut self, code: &str) {
@@ -238,20 +248,20 @@ impl Tally {
         }
     }
 
-    fn void(&self, shoppers: u32, lag_p99: f64) -> Option<String> {
+    fn void(&self, accounts: u32, lag_p99: f64) -> Option<String> {
         if lag_p99 > GENERATOR_LAG_MILLISECONDS_MAX {
             return Some(format!(
                 "requests left {lag_p99} ms late at p99, more than {GENERATOR_LAG_MILLISECONDS_MAX} ms"
             ));
         }
         let late = self.late_passes;
-        (late * LATE_PASSES_ONE_IN > u64::from(shoppers))
-            .then(|| format!("{late} of {shoppers} people were given their pass after their arrival time"))
+        (late * LATE_PASSES_ONE_IN > u64::from(accounts))
+            .then(|| format!("{late} of {accounts} people were given their pass after their arrival time"))
     }
 
-    pub(crate) fn report(self, shoppers: u32) -> CrowdReport {
+    pub(crate) fn report(self, shoppers: u32, accounts: u32) -> CrowdReport {
         let lag_p99 = milliseconds(self.lag.value_at_quantile(0.99));
-        let void = self.void(shoppers, lag_p99);
+        let void = self.void(accounts, lag_p99);
         let sound = void.is_none();
         let seconds = self.answered_first_and_last.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
         let per_second = |count: u64| (sound && seconds > 0.0).then(|| round(precise(count) / seconds));
@@ -278,11 +288,12 @@ impl Tally {
             protocol_errors: self.protocol_errors,
             protocol_error_samples: self.samples,
             void,
+            fairness: self.gains.report(),
         }
     }
 }
 
-fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+pub(crate) fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
     match counts.get_mut(name) {
         Some(count) => *count += 1,
         None => {
@@ -313,7 +324,7 @@ fn round(value: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and microseconds of a run stay far below 2^52")]
-fn precise(count: u64) -> f64 {
+pub(crate) fn precise(count: u64) -> f64 {
     count as f64
 }
 
@@ -322,15 +333,21 @@ mod tests {
     use std::time::Duration;
 
     use super::Tally;
+    use crate::bots::Bots;
+    use crate::options::CrowdOptions;
+
+    fn tally() -> Tally {
+        Tally::new(std::rc::Rc::new(Bots::of(&CrowdOptions::default())))
+    }
 
     #[test]
     fn a_late_generator_voids_the_figures_and_keeps_the_counts() {
-        let mut tally = Tally::new();
+        let mut tally = tally();
         tally.attempts = 1;
         tally.answered(tokio::time::Instant::now(), true);
         tally.won("pu_a", 1, 1);
         tally.lagged(Duration::from_millis(51));
-        let report = tally.report(1);
+        let report = tally.report(1, 1);
         assert!(report.void.is_some());
         assert!(report.latency_ms.is_none() && report.wins_per_s.is_none() && report.refusals_per_s.is_none());
         assert_eq!((report.attempts, report.wins), (1, 1));
@@ -338,7 +355,7 @@ mod tests {
 
     #[test]
     fn two_keys_of_one_purchase_and_two_purchases_of_one_key_are_protocol_errors() {
-        let mut tally = Tally::new();
+        let mut tally = tally();
         tally.won("pu_a", 1, 1);
         tally.won("pu_a", 1, 1);
         assert_eq!(tally.protocol_errors, 0);

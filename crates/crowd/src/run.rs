@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::bots::Bots;
 use crate::client::Pool;
 use crate::http::request;
 use crate::notes::{NotesWriter, unix_milliseconds};
@@ -33,6 +34,7 @@ const TOKEN_SECONDS: u64 = 2 * 86_400;
 /// Everything that the people share. One thread, so plain cells; none is borrowed across an `await`.
 pub(crate) struct Crowd {
     pub(crate) options: CrowdOptions,
+    pub(crate) bots: Rc<Bots>,
     pub(crate) public: Pool,
     pub(crate) admin: Pool,
     pub(crate) admin_authorization: HeaderValue,
@@ -88,6 +90,7 @@ impl Crowd {
         let opens_in = Duration::from_millis(view.opens_at.0.saturating_sub(started.1));
         let arrivals_from = started.0 + opens_in.max(options.passes_take());
         let returns_until = arrivals_from + Duration::from_secs(options.seconds + options.linger_seconds);
+        let bots = Rc::new(Bots::of(&options));
         let crowd = Self {
             public: Pool::new(&options.public, options.connections),
             admin: Pool::new(&options.admin, ADMIN_CONNECTIONS_MAX),
@@ -95,8 +98,9 @@ impl Crowd {
             opens_unix_ms: view.opens_at.0,
             arrivals_from,
             returns_until,
-            tally: RefCell::new(Tally::new()),
-            shoppers: RefCell::new((0..options.shoppers).map(|_| Shopper::default()).collect()),
+            tally: RefCell::new(Tally::new(Rc::clone(&bots))),
+            bots,
+            shoppers: RefCell::new((0..options.accounts()).map(|_| Shopper::default()).collect()),
             view: RefCell::new(view),
             random: RefCell::new(fastrand::Rng::with_seed(!options.seed)),
             started,
@@ -117,7 +121,7 @@ impl Crowd {
     fn fill_agenda(&self) {
         let apart = Duration::from_secs(1) / self.options.passes_per_second;
         let mut agenda = self.agenda.borrow_mut();
-        for shopper in 0..self.options.shoppers {
+        for shopper in 0..self.options.accounts() {
             agenda.push(Due { at: self.started.0 + apart * shopper, shopper, errand: Errand::TakePass });
         }
         agenda.push(Due { at: self.arrivals_from - WARM_UP, shopper: 0, errand: Errand::WarmUp });
@@ -157,13 +161,13 @@ impl Crowd {
     }
 
     fn progress(&self) -> Progress {
-        self.tally.borrow().progress(self.options.shoppers, self.started.0.elapsed())
+        self.tally.borrow().progress(self.options.accounts(), self.started.0.elapsed())
     }
 
     fn finish(self) -> Result<CrowdReport, CrowdError> {
         let error = self.notes_error.into_inner();
         error.map_or_else(|| self.notes.into_inner().flush(), Err).map_err(CrowdError::Notes)?;
-        Ok(self.tally.into_inner().report(self.options.shoppers))
+        Ok(self.tally.into_inner().report(self.options.shoppers, self.options.accounts()))
     }
 
     /// Puts an errand on the agenda and wakes the driver if it is now the earliest.

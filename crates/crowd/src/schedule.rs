@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::network::{PAGE_JITTER_MILLISECONDS, Path, REACTION_MILLISECONDS, ROUND_TRIP_MILLISECONDS};
 use crate::options::CrowdOptions;
 
 /// Share of the people who come within the first second.
@@ -35,6 +36,11 @@ pub(crate) struct Persona {
     pub(crate) manner: Manner,
     /// Whether the shop gives them their money back once they have paid.
     pub(crate) is_refunded: bool,
+    /// From what they see to their press.
+    pub(crate) reaction: Duration,
+    /// How much later than the opening their page sends, if that is their slot.
+    pub(crate) page_waits: Duration,
+    pub(crate) network: Path,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +106,54 @@ pub(crate) fn persona(options: &CrowdOptions, shopper: u32) -> Persona {
     };
     let ending = if ending == Ending::Abandons && random.bool() { Ending::Leaves } else { ending };
     let is_refunded = random.f64() < options.refund_share;
-    Persona { arrival, item, habit, comes_back, ending, decides_after, coupon, manner, is_refunded }
+    let (reaction, page_waits, network) = <(Duration, Duration, Path)>::default();
+    let person = Persona {
+        arrival,
+        item,
+        habit,
+        comes_back,
+        ending,
+        decides_after,
+        coupon,
+        manner,
+        is_refunded,
+        reaction,
+        page_waits,
+        network,
+    };
+    match &options.bots {
+        None => person,
+        Some(_) if shopper < options.shoppers => beside_bots(person, &mut random),
+        Some(_) => of_a_bot(person),
+    }
+}
+
+/// Somebody who looks at the page when the sale opens, since whoever comes later loses to people, too. The page takes a press from the opening
+/// on, waits for the slot and then sends by itself: so a slow finger costs those only whose slot is over by then.
+fn beside_bots(person: Persona, random: &mut fastrand::Rng) -> Persona {
+    let mut draw = |range| Duration::from_millis(random.u64(range));
+    let reaction = draw(REACTION_MILLISECONDS);
+    Persona {
+        arrival: reaction,
+        reaction,
+        page_waits: draw(PAGE_JITTER_MILLISECONDS),
+        network: Path::of_round_trip(draw(ROUND_TRIP_MILLISECONDS)),
+        ..person
+    }
+}
+
+/// As a buyer: one click at a time, and what it wins is paid for.
+fn of_a_bot(person: Persona) -> Persona {
+    Persona {
+        arrival: Duration::ZERO,
+        habit: Habit::Plain,
+        comes_back: true,
+        ending: Ending::Pays,
+        coupon: None,
+        manner: Manner::Plain,
+        is_refunded: false,
+        ..person
+    }
 }
 
 /// A burst in the first second, then an exponential decay cut off at the end of the window.

@@ -1,5 +1,6 @@
 //! The crowd against a stand-in server: what it sends, repeats, counts and refuses to do.
 
+mod bots;
 mod stand_in;
 
 use std::collections::{HashMap, HashSet};

@@ -2,7 +2,7 @@
 // Nothing here touches the document, so that a shop's page can use it as well as ours.
 
 export const SECOND = 1000;
-/** The page waits this much longer than its slot, at random, so that a crowd of one slot is no wall. */
+/** Where all have one slot, the opening, the page waits this much longer at random, so that they are no wall. Slots of their own are spread already. */
 const JITTER_MS = 300;
 const RETRY_MS_MAX = 15 * SECOND;
 /** Answers that promise nothing: the same key is sent again. */
@@ -398,7 +398,8 @@ export class Wish {
   }
 
   async #buy(pass, wish) {
-    const wait = this.sale.slot + JITTER_MS * Math.random() - this.sale.clock.now();
+    const jitter = pass.slot_offset_ms ? 0 : JITTER_MS * Math.random();
+    const wait = this.sale.slot + jitter - this.sale.clock.now();
     if (wait > SECOND / 2) this.#tell("your_turn");
     await sleep(wait);
     this.#tell("deciding");

@@ -86,6 +86,51 @@ fn the_demo_ends_with_a_clean_audit_and_numbers_that_agree() {
 }
 
 #[test]
+fn a_demo_with_bots_says_who_got_what_and_why_the_others_did_not() {
+    let folder = Folder::new();
+    let data = folder.join("demo");
+    let report =
+        demo(
+            &[
+                &[
+                    "--shoppers",
+                    "380",
+                    "--bots",
+                    "70",
+                    "--stock",
+                    "20",
+                    "--spread",
+                    "2",
+                    "--accounts-per-operator",
+                    "5",
+                ][..],
+                &["--data", data.to_str().unwrap()],
+            ]
+            .concat(),
+        );
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{report}"));
+    assert_eq!((report["audit"]["ok"].as_bool(), number(&report["protocol_errors"])), (Some(true), 0), "{report}");
+    let (people, bots) = (&report["people"], &report["bots"]);
+    assert_eq!((number(&people["accounts"]), number(&bots["accounts"])), (380, 70));
+    assert_eq!(number(&people["units"]) + number(&bots["units"]), 20, "each unit has one first holder: {report}");
+    let granted: u64 =
+        [people, bots].iter().map(|group| number(&group["units"]) + number(&group["units_returned"])).sum();
+    assert_eq!(granted, number(&report["wins"]), "{report}");
+    for code in ["before_slot", "not_open", "pass_foreign", "sold_out"] {
+        assert!(number(&bots["refusals"][code]) > 0, "{code}: {report}");
+    }
+    let shares = &report["share_of_units_by_operator"];
+    let sum = shares["people"].as_f64().unwrap() + shares["bots"].as_f64().unwrap();
+    assert!((sum - 1.0).abs() < 0.001 && shares["largest"][0]["units"].is_u64(), "{shares}");
+    assert_eq!(report["bots_by_kind"].as_object().unwrap().len(), 7);
+    assert!(report["bot_advantage_expected"].as_f64().unwrap() > 1.0, "{report}");
+    for figure in ["bot_advantage", "bot_advantage_with_returns", "bot_request_ratio"] {
+        // A busy machine gives none, and a crowd this small may leave people without a unit; then it says why.
+        assert_ne!(report[figure].is_f64(), report["reasons"][figure].is_string(), "{figure}: {report}");
+    }
+}
+
+#[test]
 fn a_shop_with_its_own_provider_is_paid_by_the_crowd_and_refunds_some() {
     let server = Server::start();
     let mut definition = open_sale("drop", 60);

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod blocks;
+mod bots;
 mod command_line;
 mod connections;
 mod demo;

@@ -26,6 +26,10 @@ pub(crate) enum Temper {
     Overloaded(u32),
     /// Gives a new purchase for every request and leaves out the pay-by time.
     Careless,
+    /// Sells before the slot that it gave.
+    Heedless,
+    /// Believes every pass, key and body, and sells as many as one likes.
+    Credulous,
 }
 
 #[derive(Default)]
@@ -40,6 +44,8 @@ pub(crate) struct Shop {
     /// Buttons of the page, and what the shop's provider reported, by name.
     pub(crate) presses: HashMap<String, u64>,
     pub(crate) reports: HashMap<String, u64>,
+    /// Whom each customer's requests were said to come from, by the number in the key.
+    pub(crate) forwarded_for: HashMap<u32, Vec<String>>,
 }
 
 pub(crate) struct Purchase {
@@ -144,23 +150,11 @@ impl Shop {
         match path.as_slice() {
             ["v1", "sales", "drop"] => (200, self.sale()),
             ["v1", "sales", "drop", "passes"] => {
-                let pass = format!("dp_{}", header("authorization").len());
-                (201, json!({"pass": pass, "slot": null, "slot_offset_ms": 0, "opens_at": self.opens_at}))
+                let slot = if self.temper == Temper::Heedless { 1_000 } else { 0 };
+                let pass = pass_of(header("authorization"));
+                (201, json!({"pass": pass, "slot": null, "slot_offset_ms": slot, "opens_at": self.opens_at}))
             }
-            ["v1", "sales", "drop", "items", "boot", "purchases"] => {
-                let body: Value = serde_json::from_slice(body).unwrap();
-                assert_eq!(body["quantity"], 1);
-                assert!(
-                    header("authorization").starts_with("Bearer ey") && header("doorbuster-pass").starts_with("dp_")
-                );
-                let key = header("idempotency-key");
-                let same = self.bodies.entry(key.to_owned()).or_insert_with(|| body.clone());
-                assert_eq!(*same, body, "one key, one body");
-                match body["coupon"].as_str() {
-                    None | Some("GOOD") => self.purchase(key),
-                    Some(_) => refuse(Refusal::CouponRefused),
-                }
-            }
+            ["v1", "sales", "drop", "items", "boot", "purchases"] => self.purchase_request(&parts.headers, body),
             ["v1", "orders", order, "cancel"] => {
                 self.stock += 1;
                 self.end(order, "released")
@@ -199,6 +193,41 @@ impl Shop {
         }
     }
 
+    fn purchase_request(&mut self, headers: &http::HeaderMap, body: &[u8]) -> (u16, Value) {
+        let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap());
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let key = header("idempotency-key");
+        let customer = key.split('-').nth(1).unwrap();
+        if let Some(said) = headers.get("x-forwarded-for") {
+            let said = said.to_str().unwrap().to_owned();
+            self.forwarded_for.entry(customer.parse().unwrap()).or_default().push(said);
+        }
+        assert!(header("authorization").starts_with("Bearer ey"));
+        if self.temper == Temper::Credulous {
+            return self.purchase(&format!("{key}-{}", self.purchase_requests));
+        }
+        if header("doorbuster-pass") != pass_of(header("authorization")) {
+            return refuse(Refusal::PassForeign);
+        }
+        let same = self.bodies.entry(key.to_owned()).or_insert_with(|| body.clone());
+        if body["quantity"] != 1 {
+            assert!(self.purchases.contains_key(key), "only who has won tries another body");
+            return refuse(Refusal::KeyReused);
+        }
+        assert_eq!(*same, body, "one key, one body");
+        let of_customer = format!("k-{customer}-");
+        let has = |(of, purchase): (&String, &Purchase)| {
+            of.starts_with(&of_customer) && of != key && purchase.status != "released"
+        };
+        if self.purchases.iter().any(has) {
+            return refuse(Refusal::LimitItemReached);
+        }
+        match body["coupon"].as_str() {
+            None | Some("GOOD") => self.purchase(key),
+            Some(_) => refuse(Refusal::CouponRefused),
+        }
+    }
+
     fn sale(&self) -> Value {
         let available = if self.stock > 0 { "yes" } else { "may_return" };
         json!({
@@ -216,7 +245,7 @@ impl Shop {
             return (200, purchase.shown());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        if now < u128::from(self.opens_at.0) {
+        if now < u128::from(self.opens_at.0) && self.temper != Temper::Heedless {
             return refuse(Refusal::NotOpen);
         }
         if self.stock == 0 {
@@ -267,6 +296,11 @@ impl Purchase {
             "receipt": {"sale_id": "0".repeat(32), "position": 7, "record_hash": "h".repeat(43)},
         })
     }
+}
+
+/// As short as a stand-in's pass may be and yet somebody's.
+fn pass_of(authorization: &str) -> String {
+    format!("dp_{}", &authorization[authorization.len() - 16..])
 }
 
 fn refuse(refusal: Refusal) -> (u16, Value) {

@@ -10,6 +10,7 @@ use ledger::Books;
 use serde_json::{Value, json};
 
 use super::DemoArgs;
+use super::fairness;
 use super::screen::{Screen, describe, invite, open_in_browser};
 use super::stage::{Stage, run_crowd, set_up};
 use super::tour;
@@ -27,8 +28,12 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     progress(&format!(
         "A sale of {} units opens for {} people: {servers}, a crowd process, real HTTP between them.",
-        args.stock, args.shoppers
+        args.stock(),
+        args.shoppers
     ));
+    if let Some(bots) = args.bots {
+        progress(&format!("{bots} bots come too. Slots are spread over {} s.", args.spread()));
+    }
     let mut options = stage.crowd_options(args);
     let number = stage.number()?;
     // Whoever ends it at once has nobody to show around.
@@ -45,13 +50,18 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     progress("The crowd has gone; the last holds end, the books catch up, the auditor reads.");
     let closed = end_sale(&stage)?;
     let audit = audit_all(&stage, &options.notes)?;
-    let outcome = outcome(&stage, &crowd, &closed, &audit)?;
+    let mut outcome = outcome(&stage, &crowd, &closed, &audit)?;
+    if let Some(fairness) = &crowd.fairness {
+        fairness::add(&mut outcome, args, &crowd, fairness);
+    }
     if args.json {
         say(&outcome.to_string());
     } else {
-        say(&describe(&crowd, &outcome, &audit, args.stock));
+        say(&describe(&crowd, &outcome, &audit, args.stock()));
     }
-    let code = if audit.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    // A bot that got what nobody may have is a defect, whatever the audit can see of it.
+    let is_clean = audit.ok && (args.bots.is_none() || crowd.protocol_errors == 0);
+    let code = if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let opening = open_in_browser(&stage, true);
     let public = stage.public();
     let Some(mut server) = stage.server.take() else {
@@ -62,7 +72,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     if args.exit {
         server.end()?;
-        if args.data.is_none() && audit.ok {
+        if args.data.is_none() && is_clean {
             std::fs::remove_dir_all(&stage.data)?;
         }
         return Ok(code);

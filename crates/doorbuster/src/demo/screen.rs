@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crowd::{CrowdReport, Progress};
 use serde_json::Value;
 
+use super::fairness;
 use super::stage::Stage;
 use crate::report::progress;
 
@@ -30,7 +31,7 @@ impl Screen {
         let latency =
             seen.latency_ms.map_or(String::new(), |ms| format!("  p50 {:.1} ms  p99 {:.1} ms", ms.p50, ms.p99));
         let line = if seen.arrived == 0 {
-            format!("{:>5.1} s  {} of {} people have their pass", seconds(seen), seen.passes, seen.shoppers)
+            format!("{:>5.1} s  {} of {} passes are taken", seconds(seen), seen.passes, seen.shoppers)
         } else {
             format!(
                 "{:>5.1} s  {} of {} came  {} won  {} times refused  {} paid  {} refunded  {} gave back{latency}",
@@ -91,6 +92,9 @@ pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::Audi
     line("Refused:".to_owned());
     for (code, count) in &crowd.refusals {
         line(format!("    {count:>9}  {code}"));
+    }
+    if let Some(fairness) = &crowd.fairness {
+        line(fairness::describe(fairness, outcome));
     }
     match (&crowd.void, &crowd.latency_ms) {
         (None, Some(ms)) => {

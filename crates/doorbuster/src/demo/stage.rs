@@ -96,7 +96,7 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
     let random = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
     random.context("the system has no randomness")?;
     let secret = data_encoding::HEXLOWER.encode(&secret);
-    let mut server = start_server(&data, &secret)?;
+    let mut server = start_server(&data, &secret, args.bots.is_some())?;
     let operator = wait_until_ready(&data, &mut server)?;
     let public = operator.endpoints.public.context("the server listens to no customers")?;
     Ok(Stage {
@@ -118,10 +118,13 @@ pub(super) fn set_up(args: &DemoArgs) -> anyhow::Result<Stage> {
     })
 }
 
-fn start_server(data: &Path, secret: &str) -> anyhow::Result<Process> {
+/// `behind_proxy`: the crowd stands for a proxy, which tells whom it speaks for.
+fn start_server(data: &Path, secret: &str, behind_proxy: bool) -> anyhow::Result<Process> {
     let (public, admin) = (port_near(8080)?, port_near(8081)?);
+    let proxies = if behind_proxy { "public.trusted_proxies=127.0.0.1" } else { "public.trusted_proxies=" };
     let child = Command::new(std::env::current_exe()?)
         .arg("serve")
+        .args(["--set", proxies])
         .arg("--with-parent")
         .arg("--data")
         .arg(data)
@@ -181,7 +184,8 @@ impl Stage {
             admin_token: self.operator.token.clone(),
             items: vec![ITEM.to_owned()],
             shoppers: args.shoppers,
-            seconds: args.seconds,
+            // With bots nobody is done before everybody's slot has come.
+            seconds: if args.bots.is_some() { args.spread().max(1) } else { args.seconds },
             linger_seconds: LINGER_SECONDS,
             seed: args.seed,
             notes: self.data.join("notes.jsonl"),
@@ -194,6 +198,7 @@ impl Stage {
             coupons: vec![COUPON.to_owned(), RUMOUR.to_owned()],
             coupon_share: 0.1,
             refund_share: 0.05,
+            bots: args.bots(),
             ..CrowdOptions::default()
         }
     }
@@ -216,7 +221,7 @@ impl Stage {
         self.sale = format!("demo-{number}");
         options.sale.clone_from(&self.sale);
         let now = ChainTime(crowd_clock());
-        let uses_max = (args.stock / 50).max(1);
+        let uses_max = (args.stock() / 50).max(1);
         let coupon = CouponDefinition { code: Some(COUPON.to_owned()), hash: None, percent: 20, uses_max };
         let opens_at = now.plus((options.passes_take() + later).as_millis() as u64 + 1_000);
         let definition = SaleDefinition {
@@ -226,7 +231,7 @@ impl Stage {
             passes_open_at: now,
             opens_at,
             closes_at: opens_at.plus(24 * 3_600_000),
-            spread_milliseconds: 1_000,
+            spread_milliseconds: args.spread() * 1_000,
             hold_seconds: HOLD_SECONDS,
             grace_seconds: GRACE_SECONDS,
             pass_seconds: 3_600,
@@ -234,7 +239,8 @@ impl Stage {
             grants_per_customer_max: 10,
             limit_per_customer: 1,
             resale_delay_milliseconds: 1_000,
-            unpaid_releases_max: 1_000,
+            // Against hold-and-drop: who lets a hold go has had their turn. Without bots the crowd may, so that more comes back.
+            unpaid_releases_max: if args.bots.is_some() { 1 } else { 1_000 },
             hold_extension_seconds: HOLD_EXTENSION_SECONDS,
             coupons: vec![coupon],
             settle_after_seconds: 3_600,
@@ -243,7 +249,7 @@ impl Stage {
             items: vec![ItemDefinition {
                 item: ITEM.to_owned(),
                 title: "Winter boot".to_owned(),
-                stock: args.stock,
+                stock: args.stock(),
                 price: 8_900,
                 limit_per_customer: 1,
                 sku: None,
