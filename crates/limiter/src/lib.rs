@@ -1,8 +1,10 @@
-//! Who asks too often, and who may not ask at all: rate limits in bounded memory, blocks of addresses, and blocks that grow.
+//! Who asks too often, who may not ask at all, and who is left out when all together ask for too much: rate limits in bounded memory,
+//! blocks of addresses, blocks that grow, and ceilings that follow the load.
 //!
 //! Time is passed in. There is no clock here, no HTTP, and no input or output; a check allocates nothing once its part of the table is there.
 
 mod backoff;
+pub mod overload;
 mod prefix;
 mod ranges;
 mod table;

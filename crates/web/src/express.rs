@@ -16,16 +16,18 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use domain::limits;
+use http::HeaderValue;
+use limiter::overload::Priority;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::address::{FORWARDED_FOR, Peer};
 use crate::connections::{Phase, Watch};
 use crate::problem::Problem;
-use crate::purchase::{self, Head};
+use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
-use crate::{limits as rate_limits, origin};
+use crate::{limits as rate_limits, origin, overload};
 
 /// Headers of a request in the lane; browsers send about twenty.
 const HEADERS_MAX: usize = 48;
@@ -60,20 +62,29 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             Ok(0) | Err(_) => return Leaves::Ended,
             Ok(length) => length,
         };
-        let (request_id, shop, begun) = {
+        let entered = {
             let buffers = front.buffers.borrow();
             let bytes = &buffers.input[..length];
             let Some(request) = Request::read(bytes) else {
                 return Leaves::General(Bytes::copy_from_slice(bytes));
             };
             watch.enter(Phase::Handling);
-            let request_id = front.app.request_id(request.request_id);
-            let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
-            let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
-            let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
-                .and_then(|()| admitted.as_ref().map_err(Problem::clone))
-                .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
-            (request_id, admitted.unwrap_or_default(), begun)
+            let prove = || overload::proof_of_purchase(&front.app, request.sale, &request.head);
+            let entered = front.turn.enter(Priority::Purchases, prove);
+            entered.map_err(|shed| shed.bytes.clone()).map(|place| {
+                let (request_id, shop, begun) = begin(front, peer, &request);
+                (place, request_id, shop, begun)
+            })
+        };
+        let (_place, request_id, shop, begun) = match entered {
+            Ok(entered) => entered,
+            Err(shed) => {
+                watch.enter(Phase::Idle);
+                if stream.write_all(&shed).await.is_err() {
+                    return Leaves::Ended;
+                }
+                continue;
+            }
         };
         let outcome = match begun {
             Ok(begun) => purchase::finish(front, begun).await,
@@ -86,6 +97,17 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             return Leaves::Ended;
         }
     }
+}
+
+/// Received and gated: everything that waits for nothing. Gives the request's id, the shop whose page may read the answer, and what began.
+fn begin(front: &Front, peer: &Peer, request: &Request<'_>) -> (String, Option<HeaderValue>, Result<Begun, Problem>) {
+    let request_id = front.app.request_id(request.request_id);
+    let client = front.app.limits.addresses.behind(peer, request.forwarded_for.into_iter());
+    let admitted = origin::of_purchase(&front.app, request.sale, &request.head.caller);
+    let begun = rate_limits::of_purchase(&front.app, &client, request.sale, &request.head)
+        .and_then(|()| admitted.as_ref().map_err(Problem::clone))
+        .and_then(|_| purchase::begin(front, request.sale, request.item, &request.head, request.body));
+    (request_id, admitted.unwrap_or_default(), begun)
 }
 
 /// Reads what has arrived into the thread's buffer; nothing else may run before it is used.
@@ -104,7 +126,8 @@ async fn send(stream: &mut TcpStream, front: &Front, reply: &Reply, request_id: 
     let rest = poll_fn(|context| {
         let buffers = &mut *front.buffers.borrow_mut();
         buffers.output.clear();
-        reply.write(request_id, date(&mut buffers.date, front.app.engine.now()), &mut buffers.output);
+        let date = date(&mut buffers.date, front.app.engine.now());
+        reply.write(Some((request_id, date)), &mut buffers.output);
         let sent = match Pin::new(&mut *stream).poll_write(context, &buffers.output) {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,

@@ -147,8 +147,12 @@ pub(crate) fn begin(
 /// Decided, chained and answered: waits for the owner, and tells what became of it.
 pub(crate) async fn finish(front: &Front, begun: Begun) -> Result<Reply, Problem> {
     let Begun { sale, request, awaited, at_most, wants_token } = begun;
+    let asked_at = Instant::now();
     match wait_while_decided(&sale, awaited, at_most).await {
-        Ok(answer) => answered(front, &sale, answer, wants_token),
+        Ok(answer) => {
+            front.turn.decided(asked_at.elapsed());
+            answered(front, &sale, answer, wants_token)
+        }
         Err(awaited) => pending(front, sale, &request, awaited),
     }
 }
