@@ -77,17 +77,19 @@ pub(crate) fn cpu_bound(bench: &mut Bench) -> anyhow::Result<()> {
     let (mut ratios, mut recoveries, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let capacity = measure(ClientJob { connections: CLOSED_CONNECTIONS, ..usual.clone() })?;
-        let twice = Some(2.0 * capacity.per_second);
+        let (per_second, busy) = (capacity.per_second, capacity.server_busy * 100.0);
+        bench.say(&format!("capacity: {per_second:.0}/s of a server that had {busy:.0} % of its core"));
+        let twice = Some(2.0 * per_second);
         let flood = run(ClientJob { rate: twice, ..open.clone() })?;
         check(bench, "overload by work", &flood, usual.status)?;
         let after = run(ClientJob {
-            rate: Some(0.5 * capacity.per_second),
+            rate: Some(0.5 * per_second),
             warm_up_rate: twice,
             warm_up_milliseconds: FLOOD_MILLISECONDS,
             ..open.clone()
         })?;
         check(bench, "half load afterwards", &after, usual.status)?;
-        ratios.push(flood.per_second / capacity.per_second);
+        ratios.push(flood.per_second / per_second);
         recoveries.push(after.troubled_ms);
         rounds.push(json!({"capacity": capacity, "flood": flood, "after": after}));
     }

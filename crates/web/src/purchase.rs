@@ -123,7 +123,7 @@ pub(crate) fn begin(
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
-    rate_limits::of_buyer(app, head, open.pass.customer, now)?;
+    rate_limits::of_buyer(app, head, &open.pass, now)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {
