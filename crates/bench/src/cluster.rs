@@ -12,11 +12,11 @@ use serde_json::{Map, Value, json};
 use services::nodes::Node;
 use services::process::Life;
 
+use crate::checks::Checks;
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{AUDIENCE, ISSUER, RequestsFile, SECRET, Shape, engine_options, prepare, prepare_in};
 use crate::figures::median;
 use crate::folder::Workspace;
-use crate::guards::Guards;
 use crate::http_figures::{STOCK, closed_loop, measure, nothing_contradicts};
 use crate::machine::Machine;
 use crate::process::Job;
@@ -171,7 +171,7 @@ impl ClusterBench {
     fn refusals(&mut self, requests: &RequestsFile) -> anyhow::Result<()> {
         let data = self.workspace.at("embedded");
         let alone = prepare(&data, &Shape::of(1), STRANGERS + 1)?;
-        let embedded = Running::start(&Job::Server(ServerJob { data, core: None, guards: Guards::default() }))?;
+        let embedded = Running::start(&Job::Server(ServerJob { data, core: None, checks: Checks::default() }))?;
         let (gate, _) = self.gate()?;
         for (address, requests) in [(gate, requests), (embedded.address, &alone)] {
             let (won, _) = crate::answer::fetch(address, &requests.one(0)?)?;

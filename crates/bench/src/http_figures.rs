@@ -7,10 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 use crate::bare::BareJob;
+use crate::checks::{Checks, block_others};
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{RequestsFile, Shape, prepare};
 use crate::figures::median;
-use crate::guards::{Guards, block_others};
 use crate::process::{Job, ask};
 use crate::server::{Running, ServerJob};
 use crate::{Bench, answer, folder, machine, postgres};
@@ -67,7 +67,7 @@ pub(crate) fn refusals(bench: &mut Bench) -> anyhow::Result<()> {
         microseconds: ["refusals_server_microseconds", "refusals_bare_microseconds"],
         lost: "refusals_server_core_lost",
     };
-    refuse(bench, &notes, Guards::default(), 1)
+    refuse(bench, &notes, Checks::default(), 1)
 }
 
 /// `refusals_all_checks_vs_bare`: the same with limits for everybody, who come from many addresses, and a block list of others.
@@ -80,19 +80,19 @@ pub(crate) fn refusals_all_checks(bench: &mut Bench) -> anyhow::Result<()> {
         microseconds: ["refusals_all_checks_server_microseconds", "refusals_all_checks_bare_microseconds"],
         lost: "refusals_all_checks_server_core_lost",
     };
-    refuse(bench, &notes, Guards { has_limits: true, ..Guards::default() }, SOURCES)
+    refuse(bench, &notes, Checks { has_limits: true, ..Checks::default() }, SOURCES)
 }
 
-fn refuse(bench: &mut Bench, notes: &RefusalNotes, guards: Guards, sources: u8) -> anyhow::Result<()> {
+fn refuse(bench: &mut Bench, notes: &RefusalNotes, checks: Checks, sources: u8) -> anyhow::Result<()> {
     let (server_core, client_core) = bench.machine.cores()?;
     note_syncs(bench)?;
     bench.say(&format!("{}: preparing strangers", notes.what));
     let data = bench.workspace.at(notes.what);
     let requests = prepare(&data, &Shape::of(1), STRANGERS + 1)?;
-    if guards.has_limits {
+    if checks.has_limits {
         block_others(&data)?;
     }
-    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core), guards }))?;
+    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core), checks }))?;
     let (won, _) = answer::fetch(engine.address, &requests.one(0)?)?;
     ensure!(won.status == HELD, "the first customer was answered {}", won.status);
     let bare = start_bare(bench, &engine, &requests.one(1)?, REFUSED)?;
@@ -136,7 +136,7 @@ pub(crate) fn wins(bench: &mut Bench) -> anyhow::Result<()> {
         let engine = Running::start(&Job::Server(ServerJob {
             data: data.clone(),
             core: Some(server_core),
-            guards: Guards::default(),
+            checks: Checks::default(),
         }))?;
         let bare = match &mut bare {
             Some(bare) => bare,
@@ -183,7 +183,7 @@ fn half_load(bench: &mut Bench, fresh: &Path, requests: &RequestsFile, rate: f64
     let engine = Running::start(&Job::Server(ServerJob {
         data: data.clone(),
         core: Some(server_core),
-        guards: Guards::default(),
+        checks: Checks::default(),
     }))?;
     let report = measure(ClientJob {
         count: WINNERS,

@@ -5,6 +5,7 @@
 
 mod answer;
 mod bare;
+mod checks;
 mod classic;
 mod client;
 mod cluster;
@@ -13,7 +14,6 @@ mod figures;
 mod folder;
 mod function;
 mod grow;
-mod guards;
 mod http_figures;
 mod long_figures;
 mod machine;

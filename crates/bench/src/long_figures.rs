@@ -9,11 +9,11 @@ use chain::{DiskFiles, LogReader, Watermark};
 use ledger::{Books, BooksService, FollowState, Pace, Service};
 use serde_json::json;
 
+use crate::checks::Checks;
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{RequestsFile, SALE, Shape, prepare};
 use crate::figures::median;
 use crate::grow::{GrowJob, GrowReport};
-use crate::guards::Guards;
 use crate::http_figures::{STOCK, check_audit, client_job, measure};
 use crate::process::{Job, ask};
 use crate::server::{Running, ServerJob};
@@ -83,7 +83,7 @@ pub(crate) fn million(bench: &mut Bench) -> anyhow::Result<()> {
 /// From the start of the process to its first answer, which is an old win.
 fn restart_seconds(bench: &mut Bench, data: &Path, requests: &RequestsFile) -> anyhow::Result<f64> {
     let request = requests.one(0)?;
-    let job = Job::Server(ServerJob { data: data.to_owned(), core: None, guards: Guards::default() });
+    let job = Job::Server(ServerJob { data: data.to_owned(), core: None, checks: Checks::default() });
     let server = Running::start(&job)?;
     let (won, _) = answer::fetch(server.address, &request)?;
     ensure!(won.status == 201, "the customer was answered {}", won.status);
@@ -156,7 +156,7 @@ pub(crate) fn stall(bench: &mut Bench) -> anyhow::Result<()> {
     let server = Running::start(&Job::Server(ServerJob {
         data: data.clone(),
         core: Some(server_core),
-        guards: Guards::default(),
+        checks: Checks::default(),
     }))?;
     let report = measure(ClientJob {
         rate: Some(STALL_RATE),
@@ -240,7 +240,7 @@ fn scale_round(bench: &Bench, data: &Path, requests: &RequestsFile, number: usiz
     let server = Running::start(&Job::Server(ServerJob {
         data: data.to_owned(),
         core: Some(server_core),
-        guards: Guards::default(),
+        checks: Checks::default(),
     }))?;
     let report = measure(ClientJob {
         first: number * SCALE_WINNERS,

@@ -4,10 +4,10 @@ use anyhow::ensure;
 use serde_json::json;
 
 use crate::Bench;
+use crate::checks::Checks;
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{Shape, prepare};
 use crate::figures::median;
-use crate::guards::Guards;
 use crate::http_figures::{
     CLIENT_BUSY_MAX, HELD, LAG_MILLISECONDS_MAX, STOCK, STRANGERS, check_audit, client_job, measure, run, strangers,
 };
@@ -37,8 +37,8 @@ pub(crate) fn limited(bench: &mut Bench) -> anyhow::Result<()> {
     // Nobody comes twice: whoever has won would prove it, and is never left out.
     let each = (OFFERED * 1.1) as usize * (LIMITED_MILLISECONDS as usize + 500) / 1_000;
     let requests = prepare(&data, &Shape::of(STOCK), each * ROUNDS)?;
-    let guards = Guards { requests_per_second_max: CEILING, ..Guards::default() };
-    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core), guards }))?;
+    let checks = Checks { requests_per_second_max: CEILING, ..Checks::of_serve() };
+    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core), checks }))?;
     let mut reports = Vec::new();
     for number in 0..ROUNDS {
         let report = run(ClientJob {
@@ -68,7 +68,7 @@ pub(crate) fn cpu_bound(bench: &mut Bench) -> anyhow::Result<()> {
     let data = bench.workspace.at("overload-cpu");
     let shape = Shape { has_renewed_tokens: true, ..Shape::of(1) };
     let requests = prepare(&data, &shape, STRANGERS + 1)?;
-    let job = ServerJob { data: data.clone(), core: Some(server_core), guards: Guards::default() };
+    let job = ServerJob { data: data.clone(), core: Some(server_core), checks: Checks::of_serve() };
     let engine = Running::start(&Job::Server(job))?;
     let (won, _) = crate::answer::fetch(engine.address, &requests.one(0)?)?;
     ensure!(won.status == HELD, "the first customer was answered {}", won.status);

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use web::server::Routes;
 use web::{App, Listener, ListenerOptions};
 
+use crate::checks::Checks;
 use crate::deployment::engine_options;
-use crate::guards::Guards;
 use crate::process::{Helper, Job, pin, tell, wait_for_end};
 
 /// What to serve.
@@ -21,7 +21,7 @@ use crate::process::{Helper, Job, pin, tell, wait_for_end};
 pub(crate) struct ServerJob {
     pub(crate) data: PathBuf,
     pub(crate) core: Option<usize>,
-    pub(crate) guards: Guards,
+    pub(crate) checks: Checks,
 }
 
 /// Where a server listens; told once it does.
@@ -54,7 +54,7 @@ pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
     pin(job.core)?;
     let engine = Engine::start(&job.data, engine_options(Pace::default()))?;
     let site = Site::new(SiteOptions::default())?;
-    let app = App::new(Arc::new(engine), None, None, site, job.guards.options());
+    let app = App::new(Arc::new(engine), None, None, site, job.checks.options());
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,
