@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use chain::disk::Watermark;
 use domain::ids::Hash;
-use domain::{ChainTime, Refusal, SaleDefinition, SalePhase, limits};
+use domain::{ChainTime, Pseudonym, Refusal, SaleDefinition, SalePhase, limits};
 
 use crate::command::Wish;
 use crate::core::{Core, Guards};
@@ -187,6 +187,11 @@ impl SaleView {
 
     pub(crate) fn holders(&self) -> &Holders {
         &self.holders
+    }
+
+    /// Whether the customer may have a grant in the sale. `false` is certain.
+    pub fn may_hold(&self, customer: Pseudonym) -> bool {
+        self.holders.may_hold(customer)
     }
 
     /// The sale's definition.

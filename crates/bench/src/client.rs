@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::answer;
 use crate::deployment::RequestsFile;
@@ -22,6 +23,8 @@ const STRAGGLERS: Duration = Duration::from_secs(10);
 const TIMER: Duration = Duration::from_millis(2);
 /// How long a client whose stragglers are awaited may sleep.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// An answer that comes later is no good.
+const LATE: Duration = Duration::from_millis(100);
 /// Longer than any answer takes.
 const MICROSECONDS_MAX: u64 = 120_000_000;
 /// Larger than any answer.
@@ -45,6 +48,10 @@ pub(crate) struct ClientJob {
     pub(crate) measure_milliseconds: u64,
     /// Requests a second; without it the loop is closed.
     pub(crate) rate: Option<f64>,
+    /// The same while it warms up, where that differs.
+    pub(crate) warm_up_rate: Option<f64>,
+    /// Addresses of this machine that the connections come from.
+    pub(crate) sources: u8,
     /// The status that counts.
     pub(crate) status: u16,
     pub(crate) core: Option<usize>,
@@ -65,6 +72,8 @@ pub(crate) struct ClientReport {
     pub(crate) max_ms: f64,
     /// How late the schedule's requests left.
     pub(crate) lag_p99_ms: f64,
+    /// How long after the warm-up the last request was due that got another answer than the one that counts, or got it later than 100 ms.
+    pub(crate) troubled_ms: f64,
     /// The part of the measured time that this client had something to do. Its processor time says less: it never sleeps in a closed
     /// loop.
     pub(crate) client_busy: f64,
@@ -133,6 +142,18 @@ pub(crate) fn run(job: &ClientJob) -> anyhow::Result<ClientReport> {
     client.report()
 }
 
+/// A connection, each from the next of the addresses that there are.
+fn connect(job: &ClientJob, number: usize) -> std::io::Result<std::net::TcpStream> {
+    if job.sources <= 1 {
+        return std::net::TcpStream::connect(job.address);
+    }
+    let socket = Socket::new(Domain::for_address(job.address), Type::STREAM, Some(Protocol::TCP))?;
+    let source = (number % usize::from(job.sources)) as u8;
+    socket.bind(&SocketAddr::from(([127, 0, 1, source], 0)).into())?;
+    socket.connect(&job.address.into())?;
+    Ok(socket.into())
+}
+
 struct Client<'a> {
     job: &'a ClientJob,
     poll: Poll,
@@ -144,6 +165,7 @@ struct Client<'a> {
     scheduled: u64,
     latency: Histogram<u64>,
     lag: Histogram<u64>,
+    troubled: Duration,
     counted: u64,
     others: BTreeMap<u16, u64>,
     buffer: Vec<u8>,
@@ -156,7 +178,7 @@ impl<'a> Client<'a> {
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(job.connections);
         for number in 0..job.connections {
-            let stream = std::net::TcpStream::connect(job.address).context("the server takes no connection")?;
+            let stream = connect(job, number).context("the server takes no connection")?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
@@ -177,6 +199,7 @@ impl<'a> Client<'a> {
             scheduled: 0,
             latency: Histogram::new_with_bounds(1, MICROSECONDS_MAX, 3)?,
             lag: Histogram::new_with_bounds(1, MICROSECONDS_MAX, 3)?,
+            troubled: Duration::ZERO,
             counted: 0,
             others: BTreeMap::new(),
             buffer: vec![0; READ_BYTES],
@@ -251,7 +274,14 @@ impl<'a> Client<'a> {
 
     /// When the next request is due.
     fn due(&self, now: Instant) -> Instant {
-        self.job.rate.map_or(now, |rate| self.start + Duration::from_secs_f64(self.scheduled as f64 / rate))
+        let Some(rate) = self.job.rate else { return now };
+        let warm_up_rate = self.job.warm_up_rate.unwrap_or(rate);
+        let warming = warm_up_rate * (self.window.begins_at - self.start).as_secs_f64();
+        let after = self.scheduled as f64 - warming;
+        if after < 0.0 {
+            return self.start + Duration::from_secs_f64(self.scheduled as f64 / warm_up_rate);
+        }
+        self.window.begins_at + Duration::from_secs_f64(after / rate)
     }
 
     /// How long to sleep for the next event. While it measures, a client that slept would have the server wake it with nearly every
@@ -313,6 +343,10 @@ impl<'a> Client<'a> {
     }
 
     fn count(&mut self, status: u16, since: Instant, now: Instant) {
+        if since >= self.window.begins_at && (status != self.job.status || now.saturating_duration_since(since) > LATE)
+        {
+            self.troubled = self.troubled.max(since - self.window.begins_at);
+        }
         if status != self.job.status {
             *self.others.entry(status).or_default() += 1;
             return;
@@ -346,6 +380,7 @@ impl<'a> Client<'a> {
             p99_ms: milliseconds(&self.latency, 0.99),
             max_ms: self.latency.max() as f64 / 1_000.0,
             lag_p99_ms: milliseconds(&self.lag, 0.99),
+            troubled_ms: self.troubled.as_secs_f64() * 1_000.0,
             client_busy: (ended.1 - begun.1).as_secs_f64() / seconds,
             server_busy: (ended.2 - begun.2) / seconds,
             server_microseconds: (ended.2 - begun.2) * 1e6 / (self.window.answers.max(1) as f64),

@@ -12,11 +12,12 @@ use serde_json::{Map, Value, json};
 use services::nodes::Node;
 use services::process::Life;
 
+use crate::checks::Checks;
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{AUDIENCE, ISSUER, RequestsFile, SECRET, Shape, engine_options, prepare, prepare_in};
 use crate::figures::median;
 use crate::folder::Workspace;
-use crate::http_figures::{HOLD_SECONDS, STOCK, closed_loop, measure, nothing_contradicts};
+use crate::http_figures::{STOCK, closed_loop, measure, nothing_contradicts};
 use crate::machine::Machine;
 use crate::process::Job;
 use crate::server::{Running, ServerJob};
@@ -113,7 +114,7 @@ impl ClusterBench {
         let options = engine::EngineOptions { cluster: Some(settings), ..engine_options(Pace::Unlimited) };
         let engine = Engine::start(&self.workspace.at("preparing"), options)?;
         let at = |name: &str| self.workspace.at(&format!("{name}.requests"));
-        let shape = |stock| Shape { stock, hold_seconds: HOLD_SECONDS };
+        let shape = Shape::of;
         let wins = prepare_in(&engine, WINS, at(WINS), &shape(STOCK), WINNERS)?;
         let strangers = prepare_in(&engine, SOLD_OUT, at(SOLD_OUT), &shape(1), STRANGERS + 1)?;
         engine.stop();
@@ -169,8 +170,8 @@ impl ClusterBench {
     /// `cluster_refusals_vs_embedded`: sold-out refusals of the gate against those of an embedded engine, in turns.
     fn refusals(&mut self, requests: &RequestsFile) -> anyhow::Result<()> {
         let data = self.workspace.at("embedded");
-        let alone = prepare(&data, &Shape { stock: 1, hold_seconds: HOLD_SECONDS }, STRANGERS + 1)?;
-        let embedded = Running::start(&Job::Server(ServerJob { data, core: None }))?;
+        let alone = prepare(&data, &Shape::of(1), STRANGERS + 1)?;
+        let embedded = Running::start(&Job::Server(ServerJob { data, core: None, checks: Checks::default() }))?;
         let (gate, _) = self.gate()?;
         for (address, requests) in [(gate, requests), (embedded.address, &alone)] {
             let (won, _) = crate::answer::fetch(address, &requests.one(0)?)?;

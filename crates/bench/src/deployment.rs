@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::Context as _;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use data_encoding::BASE64URL_NOPAD;
 use domain::clock::SystemClock;
 use domain::money::Currency;
 use domain::sale::ItemDefinition;
@@ -19,6 +21,7 @@ use gate::sign::sign_hs256;
 use gate::{CustomerSaleKey, IdentityConfig, KeySet, Pass, token_hash};
 use ledger::{NewCustomer, Pace};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The shop's name of the sale in every deployment of the bench.
 pub(crate) const SALE: &str = "bench";
@@ -26,6 +29,8 @@ const ITEM: &str = "boot";
 pub(crate) const ISSUER: &str = "https://shop.example";
 pub(crate) const AUDIENCE: &str = "doorbuster";
 pub(crate) const SECRET: &[u8] = b"the secret of a shop that does not exist";
+/// Longer than any run that does not want to see holds end.
+const HOLD_SECONDS: u64 = 3_600;
 const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
 /// Customers in one transaction of the vault.
 const CUSTOMERS_AT_ONCE: usize = 10_000;
@@ -34,6 +39,16 @@ const CUSTOMERS_AT_ONCE: usize = 10_000;
 pub(crate) struct Shape {
     pub(crate) stock: u32,
     pub(crate) hold_seconds: u64,
+    /// Whether everybody's token was renewed since they took their pass, so that it has to be verified with every purchase: a signature
+    /// under the shop's published key.
+    pub(crate) has_renewed_tokens: bool,
+}
+
+impl Shape {
+    /// So many units, held for [`HOLD_SECONDS`], for people with the tokens that they took their passes with.
+    pub(crate) fn of(stock: u32) -> Self {
+        Self { stock, hold_seconds: HOLD_SECONDS, has_renewed_tokens: false }
+    }
 }
 
 /// Requests of equal length, one behind the other in a file.
@@ -68,7 +83,7 @@ pub(crate) fn engine_options(books_pace: Pace) -> EngineOptions {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             secrets: vec![SECRET.to_vec()],
-            fixed_keys: KeySet::default(),
+            fixed_keys: published_keys(),
             keys_are_published: false,
             required_claims: Vec::new(),
             leeway_seconds: 0,
@@ -112,8 +127,9 @@ pub(crate) fn prepare_in(
         let (file, request_bytes) = (&mut file, &mut request_bytes);
         let signing = scope.spawn(move || -> anyhow::Result<()> {
             let now = engine.now();
+            let signer = shape.has_renewed_tokens.then(shops_key);
             for (number, key) in receiver.iter().flatten() {
-                let request = request(engine, sale, number, &key, now);
+                let request = request(engine, sale, number, &key, now, signer.as_ref());
                 *request_bytes = request.len();
                 file.write_all(request.as_bytes())?;
             }
@@ -186,7 +202,14 @@ fn enter(engine: &Engine, sale: &Sale, numbers: &[usize]) -> anyhow::Result<Vec<
     Ok(numbers.iter().zip(keys).map(|(number, key)| (*number, sale.customer_sale_key(&key))).collect())
 }
 
-fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, now: u64) -> String {
+fn request(
+    engine: &Engine,
+    sale: &Sale,
+    number: usize,
+    key: &CustomerSaleKey,
+    now: u64,
+    renewed_by: Option<&Ed25519KeyPair>,
+) -> String {
     let subject = subject(number);
     let expires_at_seconds = (now + DAY_MILLISECONDS) / 1_000;
     let token = sign_hs256(SECRET, ISSUER, AUDIENCE, &subject, expires_at_seconds);
@@ -202,12 +225,33 @@ fn request(engine: &Engine, sale: &Sale, number: usize, key: &CustomerSaleKey, n
         token_expires_at_milliseconds: Some(expires_at_seconds * 1_000),
     };
     let pass = engine.passes.now().seal(&pass, key);
+    let token = renewed_by.map_or(token, |key| sign_eddsa(key, &subject, expires_at_seconds));
     format!(
         "POST /v1/sales/{}/items/{ITEM}/purchases HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {token}\r\n\
          Doorbuster-Pass: {pass}\r\nIdempotency-Key: 5f0c2a4e-0000-4000-8000-{number:012}\r\n\
          Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"quantity\":1}}",
         sale.name()
     )
+}
+
+/// The key of a shop that publishes keys; the same in every process of the bench.
+fn shops_key() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("any 32 bytes are a seed")
+}
+
+fn published_keys() -> KeySet {
+    let x = BASE64URL_NOPAD.encode(shops_key().public_key().as_ref());
+    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "bench", "x": x}]});
+    KeySet::read(set.to_string().as_bytes()).expect("the key is one of those that are believed").keys
+}
+
+fn sign_eddsa(key: &Ed25519KeyPair, subject: &str, expires_at_seconds: u64) -> String {
+    let header = json!({"alg": "EdDSA", "kid": "bench", "typ": "JWT"});
+    let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": expires_at_seconds});
+    let [header, claims] = [header, claims].map(|part| BASE64URL_NOPAD.encode(part.to_string().as_bytes()));
+    let text = format!("{header}.{claims}");
+    let signature = BASE64URL_NOPAD.encode(key.sign(text.as_bytes()).as_ref());
+    format!("{text}.{signature}")
 }
 
 /// Milliseconds since the Unix epoch, and since an arbitrary start.

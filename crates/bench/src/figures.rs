@@ -19,8 +19,12 @@ const fn figure(key: &'static str, bar: f64, more_is_better: bool, only_full: bo
     Figure { key, bar, more_is_better, only_full, meaning }
 }
 
-const FIGURES: [Figure; 12] = [
+const FIGURES: [Figure; 16] = [
     figure("refusals_vs_bare", 0.85, true, false, "sold out, pass checked, against a bare server"),
+    figure("refusals_all_checks_vs_bare", 0.8, true, false, "the same with limits, block list and ceilings"),
+    figure("overload_useful", 0.95, true, false, "durable wins of a ceiling of 5,000/s, at 25,000/s"),
+    figure("overload_useful_cpu_bound", 0.7, true, false, "answers at twice what a core can do, against that"),
+    figure("overload_recovery_ms", 2_000.0, false, false, "from half load on until nobody is left out or late"),
     figure("wins_vs_bare", 0.6, true, false, "durable wins, books at 5,000/s, against a bare server"),
     figure("wins_vs_postgres", 25.0, true, false, "durable wins against guarded update + order insert"),
     figure("decisions_per_second", 300_000.0, true, false, "in process, durable, batches of 1,000"),
@@ -124,7 +128,7 @@ impl Figures {
 
     /// The figures for people.
     pub(crate) fn table(&self) -> String {
-        let mut text = format!("{:<22} {:>12} {:>12}  \n", "figure", "measured", "bar");
+        let mut text = format!("{:<28} {:>12} {:>12}  \n", "figure", "measured", "bar");
         for figure in &FIGURES {
             let measured = match self.values.get(figure.key) {
                 Some(Value::Number(number)) => number.to_string(),
@@ -136,7 +140,7 @@ impl Figures {
             let told =
                 reason.map_or_else(|| figure.meaning.to_owned(), |reason| format!("{} ({reason})", figure.meaning));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:<22} {measured:>12} {bar:>12}  {told}", figure.key);
+            let _ = writeln!(text, "{:<28} {measured:>12} {bar:>12}  {told}", figure.key);
         }
         for (key, value) in self.notes.iter().filter(|(_, value)| value.is_number()) {
             let _ = writeln!(text, "{key:<40} {value}");

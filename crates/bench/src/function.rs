@@ -13,7 +13,7 @@ use domain::{ChainTime, Clock as _, Pseudonym, PurchaseId, Record, SaleOrdinal};
 use redis::aio::MultiplexedConnection;
 
 use crate::deployment::{Shape, definition};
-use crate::http_figures::{HOLD_SECONDS, MEASURE_MILLISECONDS, STOCK, WARM_UP_MILLISECONDS};
+use crate::http_figures::{MEASURE_MILLISECONDS, STOCK, WARM_UP_MILLISECONDS};
 
 const CONNECTIONS: usize = 64;
 /// Nobody brings these decisions to a chain.
@@ -89,7 +89,7 @@ async fn master(options: &RedisOptions, keys: &[String; 8]) -> anyhow::Result<Mu
 /// A sale that has just been created and opened.
 async fn load(connection: &mut MultiplexedConnection, keys: &[String; 8], sale: &str) -> anyhow::Result<()> {
     let now = SystemClock::new().wall_milliseconds();
-    let definition = definition(&Shape { stock: STOCK, hold_seconds: HOLD_SECONDS }, now);
+    let definition = definition(&Shape::of(STOCK), now);
     let created = Created {
         ordinal: SaleOrdinal(1),
         slot_commitment: [0; 32],

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 use crate::bare::BareJob;
+use crate::checks::{Checks, block_others};
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{RequestsFile, Shape, prepare};
 use crate::figures::median;
@@ -21,17 +22,18 @@ const OPEN_CONNECTIONS: usize = 4_096;
 pub(crate) const WARM_UP_MILLISECONDS: u64 = 500;
 pub(crate) const MEASURE_MILLISECONDS: u64 = 3_000;
 /// A client that works more than this part of the time may be what is measured.
-const CLIENT_BUSY_MAX: f64 = 0.9;
+pub(crate) const CLIENT_BUSY_MAX: f64 = 0.9;
 /// A schedule that is later than this is no schedule.
-const LAG_MILLISECONDS_MAX: f64 = 50.0;
-const STRANGERS: usize = 20_000;
+pub(crate) const LAG_MILLISECONDS_MAX: f64 = 50.0;
+pub(crate) const STRANGERS: usize = 20_000;
+/// Addresses from which they come where limits count them.
+const SOURCES: u8 = 64;
 /// More customers than can win in a round.
 const WINNERS: usize = 420_000;
 pub(crate) const STOCK: u32 = 50_000_000;
-pub(crate) const HOLD_SECONDS: u64 = 3_600;
 
-const HELD: u16 = 201;
-const REFUSED: u16 = 409;
+pub(crate) const HELD: u16 = 201;
+pub(crate) const REFUSED: u16 = 409;
 
 /// One round: both servers one after the other.
 struct Round {
@@ -45,40 +47,78 @@ impl Round {
     }
 }
 
+/// What is told of a measurement of refusals.
+struct RefusalNotes {
+    what: &'static str,
+    ratio: &'static str,
+    rounds: &'static str,
+    per_second: [&'static str; 2],
+    microseconds: [&'static str; 2],
+    lost: &'static str,
+}
+
 /// `refusals_vs_bare`: one unit, sold; strangers with valid passes ask for it.
 pub(crate) fn refusals(bench: &mut Bench) -> anyhow::Result<()> {
+    let notes = RefusalNotes {
+        what: "refusals",
+        ratio: "refusals_vs_bare",
+        rounds: "refusals_rounds",
+        per_second: ["refusals_per_s", "refusals_bare_per_s"],
+        microseconds: ["refusals_server_microseconds", "refusals_bare_microseconds"],
+        lost: "refusals_server_core_lost",
+    };
+    refuse(bench, &notes, Checks::default(), 1)
+}
+
+/// `refusals_all_checks_vs_bare`: the same with limits for everybody, who come from many addresses, and a block list of others.
+pub(crate) fn refusals_all_checks(bench: &mut Bench) -> anyhow::Result<()> {
+    let notes = RefusalNotes {
+        what: "refusals-all-checks",
+        ratio: "refusals_all_checks_vs_bare",
+        rounds: "refusals_all_checks_rounds",
+        per_second: ["refusals_all_checks_per_s", "refusals_all_checks_bare_per_s"],
+        microseconds: ["refusals_all_checks_server_microseconds", "refusals_all_checks_bare_microseconds"],
+        lost: "refusals_all_checks_server_core_lost",
+    };
+    refuse(bench, &notes, Checks { has_limits: true, ..Checks::default() }, SOURCES)
+}
+
+fn refuse(bench: &mut Bench, notes: &RefusalNotes, checks: Checks, sources: u8) -> anyhow::Result<()> {
     let (server_core, client_core) = bench.machine.cores()?;
     note_syncs(bench)?;
-    bench.say("refusals: preparing strangers");
-    let data = bench.workspace.at("refusals");
-    let requests = prepare(&data, &Shape { stock: 1, hold_seconds: HOLD_SECONDS }, STRANGERS + 1)?;
-    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core) }))?;
+    bench.say(&format!("{}: preparing strangers", notes.what));
+    let data = bench.workspace.at(notes.what);
+    let requests = prepare(&data, &Shape::of(1), STRANGERS + 1)?;
+    if checks.has_limits {
+        block_others(&data)?;
+    }
+    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core), checks }))?;
     let (won, _) = answer::fetch(engine.address, &requests.one(0)?)?;
     ensure!(won.status == HELD, "the first customer was answered {}", won.status);
     let bare = start_bare(bench, &engine, &requests.one(1)?, REFUSED)?;
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
-        let job = |server: &Running| ClientJob {
-            first: 1,
-            count: STRANGERS,
-            again: true,
-            status: REFUSED,
-            ..client_job(server, &requests, client_core)
-        };
+        let job = |server: &Running| ClientJob { sources, ..strangers(server, &requests, client_core) };
         let round = Round { engine: measure(job(&engine))?, bare: measure(job(&bare))? };
-        say_round(bench, "refusals", number, &round);
+        say_round(bench, notes.what, number, &round);
         rounds.push(round);
     }
     engine.stop()?;
     bare.stop()?;
     check_audit(bench, &data, 1)?;
-    note_rounds(bench, "refusals_rounds", &rounds);
-    bench.figures.note_number("refusals_per_s", median(rounds.iter().map(|round| round.engine.per_second)));
-    bench.figures.note_number("refusals_bare_per_s", median(rounds.iter().map(|round| round.bare.per_second)));
-    note_microseconds(bench, ["refusals_server_microseconds", "refusals_bare_microseconds"], &rounds);
-    note_disturbance(bench, "refusals_server_core_lost", &rounds);
-    set_ratio(bench, "refusals_vs_bare", &rounds);
+    note_rounds(bench, notes.rounds, &rounds);
+    bench.figures.note_number(notes.per_second[0], median(rounds.iter().map(|round| round.engine.per_second)));
+    bench.figures.note_number(notes.per_second[1], median(rounds.iter().map(|round| round.bare.per_second)));
+    note_microseconds(bench, notes.microseconds, &rounds);
+    note_disturbance(bench, notes.lost, &rounds);
+    set_ratio(bench, notes.ratio, &rounds);
     Ok(())
+}
+
+/// A closed loop of all but the first customer, who are refused.
+pub(crate) fn strangers(server: &Running, requests: &RequestsFile, core: usize) -> ClientJob {
+    let count = requests.count - 1;
+    ClientJob { first: 1, count, again: true, status: REFUSED, ..client_job(server, requests, core) }
 }
 
 /// `wins_vs_bare`, and what needs its rate: `wins_vs_postgres` and `held_p99_ms`.
@@ -87,13 +127,17 @@ pub(crate) fn wins(bench: &mut Bench) -> anyhow::Result<()> {
     note_syncs(bench)?;
     bench.say("wins: preparing customers with their passes");
     let fresh = bench.workspace.at("wins");
-    let requests = prepare(&fresh, &Shape { stock: STOCK, hold_seconds: HOLD_SECONDS }, WINNERS + 1)?;
+    let requests = prepare(&fresh, &Shape::of(STOCK), WINNERS + 1)?;
     let mut bare = None;
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         let data = bench.workspace.at("wins-round");
         folder::copy(&fresh, &data)?;
-        let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core) }))?;
+        let engine = Running::start(&Job::Server(ServerJob {
+            data: data.clone(),
+            core: Some(server_core),
+            checks: Checks::default(),
+        }))?;
         let bare = match &mut bare {
             Some(bare) => bare,
             none => none.insert(start_bare(bench, &engine, &requests.one(WINNERS)?, HELD)?),
@@ -136,7 +180,11 @@ fn half_load(bench: &mut Bench, fresh: &Path, requests: &RequestsFile, rate: f64
     let (server_core, client_core) = bench.machine.cores()?;
     let data = bench.workspace.at("wins-half");
     folder::copy(fresh, &data)?;
-    let engine = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core) }))?;
+    let engine = Running::start(&Job::Server(ServerJob {
+        data: data.clone(),
+        core: Some(server_core),
+        checks: Checks::default(),
+    }))?;
     let report = measure(ClientJob {
         count: WINNERS,
         rate: Some(rate),
@@ -177,6 +225,8 @@ pub(crate) fn closed_loop(
         warm_up_milliseconds: WARM_UP_MILLISECONDS,
         measure_milliseconds: MEASURE_MILLISECONDS,
         rate: None,
+        warm_up_rate: None,
+        sources: 1,
         status: HELD,
         core,
     }
@@ -184,11 +234,16 @@ pub(crate) fn closed_loop(
 
 /// Runs a client; any answer but the one expected makes the run worthless.
 pub(crate) fn measure(job: ClientJob) -> anyhow::Result<ClientReport> {
-    let report: ClientReport = ask(&Job::Client(job))?;
+    let report = run(job)?;
     if let Some((status, count)) = report.others.first_key_value() {
         bail!("{count} requests were answered {status}");
     }
     Ok(report)
+}
+
+/// Runs a client.
+pub(crate) fn run(job: ClientJob) -> anyhow::Result<ClientReport> {
+    ask(&Job::Client(job))
 }
 
 /// Asks the engine once, and starts a bare server that always answers those bytes.
@@ -273,7 +328,7 @@ fn say_round(bench: &Bench, what: &str, number: usize, round: &Round) {
     ));
 }
 
-fn note_syncs(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn note_syncs(bench: &mut Bench) -> anyhow::Result<()> {
     let (p50, p99) = machine::sync_milliseconds(bench.workspace.path())?;
     bench.figures.note("fdatasync_ms", json!({"p50": p50, "p99": p99}));
     Ok(())

@@ -5,6 +5,7 @@
 
 mod answer;
 mod bare;
+mod checks;
 mod classic;
 mod client;
 mod cluster;
@@ -16,6 +17,7 @@ mod grow;
 mod http_figures;
 mod long_figures;
 mod machine;
+mod overload_figures;
 mod postgres;
 mod process;
 mod server;
@@ -82,6 +84,9 @@ pub fn run(options: BenchOptions, progress: fn(&str)) -> anyhow::Result<serde_js
     let mut bench = Bench { figures, workspace, machine, progress };
     bench.figures.note("machine", serde_json::to_value(&bench.machine)?);
     bench.measure(&["refusals_vs_bare"], http_figures::refusals);
+    bench.measure(&["refusals_all_checks_vs_bare"], http_figures::refusals_all_checks);
+    bench.measure(&["overload_useful"], overload_figures::limited);
+    bench.measure(&["overload_useful_cpu_bound", "overload_recovery_ms"], overload_figures::cpu_bound);
     bench.measure(&["wins_vs_bare", "wins_vs_postgres", "held_p99_ms"], http_figures::wins);
     bench.measure(&["decisions_per_second"], long_figures::decisions);
     bench.measure(

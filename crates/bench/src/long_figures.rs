@@ -9,11 +9,12 @@ use chain::{DiskFiles, LogReader, Watermark};
 use ledger::{Books, BooksService, FollowState, Pace, Service};
 use serde_json::json;
 
+use crate::checks::Checks;
 use crate::client::{ClientJob, ClientReport};
 use crate::deployment::{RequestsFile, SALE, Shape, prepare};
 use crate::figures::median;
 use crate::grow::{GrowJob, GrowReport};
-use crate::http_figures::{HOLD_SECONDS, STOCK, check_audit, client_job, measure};
+use crate::http_figures::{STOCK, check_audit, client_job, measure};
 use crate::process::{Job, ask};
 use crate::server::{Running, ServerJob};
 use crate::{Bench, answer, folder};
@@ -36,7 +37,7 @@ const STALL_RATE: f64 = 2_000.0;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(300);
 
 fn shape() -> Shape {
-    Shape { stock: STOCK, hold_seconds: HOLD_SECONDS }
+    Shape::of(STOCK)
 }
 
 /// `decisions_per_second`: a fresh sale, real requests, a durable log, no core to stay on.
@@ -82,7 +83,7 @@ pub(crate) fn million(bench: &mut Bench) -> anyhow::Result<()> {
 /// From the start of the process to its first answer, which is an old win.
 fn restart_seconds(bench: &mut Bench, data: &Path, requests: &RequestsFile) -> anyhow::Result<f64> {
     let request = requests.one(0)?;
-    let job = Job::Server(ServerJob { data: data.to_owned(), core: None });
+    let job = Job::Server(ServerJob { data: data.to_owned(), core: None, checks: Checks::default() });
     let server = Running::start(&job)?;
     let (won, _) = answer::fetch(server.address, &request)?;
     ensure!(won.status == 201, "the customer was answered {}", won.status);
@@ -148,11 +149,15 @@ pub(crate) fn stall(bench: &mut Bench) -> anyhow::Result<()> {
     bench.say("stall: preparing customers, then a million holds");
     let data = bench.workspace.at("stall");
     let count = (STALL_RATE * (STALL_MILLISECONDS as f64 / 1_000.0 + 1.0)) as usize;
-    let requests = prepare(&data, &Shape { stock: STOCK, hold_seconds: STALL_HOLD_SECONDS }, count)?;
+    let requests = prepare(&data, &Shape { hold_seconds: STALL_HOLD_SECONDS, ..Shape::of(STOCK) }, count)?;
     let job = GrowJob { data: data.clone(), until: MILLION, timed: Vec::new(), old_keys: false };
     let _: GrowReport = ask(&Job::Grow(job))?;
     let segments = segments(&data)?;
-    let server = Running::start(&Job::Server(ServerJob { data: data.clone(), core: Some(server_core) }))?;
+    let server = Running::start(&Job::Server(ServerJob {
+        data: data.clone(),
+        core: Some(server_core),
+        checks: Checks::default(),
+    }))?;
     let report = measure(ClientJob {
         rate: Some(STALL_RATE),
         measure_milliseconds: STALL_MILLISECONDS,
@@ -232,7 +237,11 @@ fn scale_http(bench: &mut Bench, small: &Path, large: &Path, requests: &Requests
 
 fn scale_round(bench: &Bench, data: &Path, requests: &RequestsFile, number: usize) -> anyhow::Result<ClientReport> {
     let (server_core, client_core) = bench.machine.cores()?;
-    let server = Running::start(&Job::Server(ServerJob { data: data.to_owned(), core: Some(server_core) }))?;
+    let server = Running::start(&Job::Server(ServerJob {
+        data: data.to_owned(),
+        core: Some(server_core),
+        checks: Checks::default(),
+    }))?;
     let report = measure(ClientJob {
         first: number * SCALE_WINNERS,
         count: SCALE_WINNERS,

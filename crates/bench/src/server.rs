@@ -10,8 +10,9 @@ use ledger::Pace;
 use pages::{Site, SiteOptions};
 use serde::{Deserialize, Serialize};
 use web::server::Routes;
-use web::{App, AppOptions, LimitOptions, Listener, ListenerOptions};
+use web::{App, Listener, ListenerOptions};
 
+use crate::checks::Checks;
 use crate::deployment::engine_options;
 use crate::process::{Helper, Job, pin, tell, wait_for_end};
 
@@ -20,6 +21,7 @@ use crate::process::{Helper, Job, pin, tell, wait_for_end};
 pub(crate) struct ServerJob {
     pub(crate) data: PathBuf,
     pub(crate) core: Option<usize>,
+    pub(crate) checks: Checks,
 }
 
 /// Where a server listens; told once it does.
@@ -52,13 +54,7 @@ pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
     pin(job.core)?;
     let engine = Engine::start(&job.data, engine_options(Pace::default()))?;
     let site = Site::new(SiteOptions::default())?;
-    let app = App::new(
-        Arc::new(engine),
-        None,
-        None,
-        site,
-        AppOptions { purchase_wait_seconds: 10, limits: LimitOptions::default() },
-    );
+    let app = App::new(Arc::new(engine), None, None, site, job.checks.options());
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigArgs;
 use crate::limits::LimitSettings;
+use crate::overload::OverloadSettings;
 
 /// The manual of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -25,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) books: BooksSettings,
     pub(crate) retention: RetentionSettings,
     pub(crate) limits: LimitSettings,
+    pub(crate) overload: OverloadSettings,
     pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
@@ -315,6 +317,7 @@ impl Settings {
         }
         self.check_claims_and_keys()?;
         self.limit_options()?;
+        self.overload_options()?;
         crate::pages::options(self)?;
         self.check_cluster()?;
         self.fault_point()?;

@@ -9,6 +9,7 @@ mod data_client;
 mod demo;
 mod identity;
 mod limits;
+mod overload;
 mod pages;
 mod pass_key;
 mod preflight;

@@ -2,8 +2,9 @@
 //! waits for the vault.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use cluster::News;
@@ -19,6 +20,8 @@ use crate::engine::Engine;
 const NO_SALE: SaleId = SaleId([0; 16]);
 /// Bytes of a hash that name an entry.
 const ID_BYTES: usize = 8;
+/// Customers who are remembered as not listed; a megabyte.
+const CLEARED_MAX: usize = 1 << 17;
 
 /// Who is blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,33 @@ struct Listed {
     customers: HashMap<[u8; 16], u64>,
 }
 
+/// Customers who were looked for and not found, since to look for one a token has to be verified, which is most of what a refusal costs.
+/// Each has a word, which another may take; a list that has changed makes all words strange.
+#[derive(Default)]
+struct Cleared {
+    hasher: RandomState,
+    words: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl Cleared {
+    fn word(&self, customer: &[u8; 16], changes: u64) -> (&AtomicU64, u64) {
+        let words = self.words.get_or_init(|| (0..CLEARED_MAX).map(|_| AtomicU64::new(0)).collect());
+        let hash = self.hasher.hash_one((customer, changes));
+        // Zero stands for nobody.
+        (&words[hash as usize % CLEARED_MAX], hash.max(1))
+    }
+
+    fn has(&self, customer: &[u8; 16], changes: u64) -> bool {
+        let (word, hash) = self.word(customer, changes);
+        word.load(Ordering::Relaxed) == hash
+    }
+
+    fn put(&self, customer: &[u8; 16], changes: u64) {
+        let (word, hash) = self.word(customer, changes);
+        word.store(hash, Ordering::Relaxed);
+    }
+}
+
 /// What this process knows of the vault's block list.
 #[derive(Default)]
 pub(crate) struct Blocks {
@@ -72,6 +102,7 @@ pub(crate) struct Blocks {
     /// Most deployments block nobody, and then a look is one load.
     has_addresses: AtomicBool,
     has_customers: AtomicBool,
+    cleared: Cleared,
 }
 
 impl Blocks {
@@ -94,17 +125,25 @@ impl Engine {
         self.blocks.listed.read().unwrap_or_else(PoisonError::into_inner).addresses.end(address, now)
     }
 
-    /// The same of a customer, who is asked for only if any is blocked.
+    /// The same of a customer, who is asked for only if any is blocked, and under `known_as`, which is theirs alone, only once for each list.
     pub fn customer_block<E>(
         &self,
+        known_as: Option<&[u8; 16]>,
         customer: impl FnOnce() -> Result<[u8; 16], E>,
         now: u64,
     ) -> Result<Option<u64>, E> {
         if !self.blocks.has_customers.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let customer = customer()?;
-        Ok(self.blocks.listed().customers.get(&customer).copied().filter(|end| *end > now))
+        let listed = self.blocks.listed();
+        if known_as.is_some_and(|known_as| self.blocks.cleared.has(known_as, listed.changes)) {
+            return Ok(None);
+        }
+        let end = listed.customers.get(&customer()?).copied().filter(|end| *end > now);
+        if let (None, Some(known_as)) = (end, known_as) {
+            self.blocks.cleared.put(known_as, listed.changes);
+        }
+        Ok(end)
     }
 
     /// The block list by age, without what has expired. Blocks.
@@ -187,5 +226,25 @@ impl Engine {
         self.blocks.has_addresses.store(has_addresses, Ordering::Relaxed);
         self.blocks.has_customers.store(has_customers, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cleared;
+
+    #[test]
+    fn whoever_was_not_listed_is_remembered_until_the_list_changes() {
+        let cleared = Cleared::default();
+        let customer = |number: u32| {
+            let mut bytes = [7; 16];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            bytes
+        };
+        (0..1_000).for_each(|number| cleared.put(&customer(number), 3));
+        let known = |changes| (0..1_000).filter(|number| cleared.has(&customer(*number), changes)).count();
+        assert!(known(3) > 950, "nearly everybody: two in a hundred have lost their word");
+        assert_eq!((known(2), known(4)), (0, 0));
+        assert!((1_000..100_000).all(|number| !cleared.has(&customer(number), 3)), "nobody else");
     }
 }

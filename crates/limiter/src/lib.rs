@@ -1,10 +1,11 @@
-//! Who asks too often, and who may not ask at all: rate limits in bounded memory, blocks of addresses, blocks that grow, and limits that
-//! several processes keep together.
+//! Who asks too often, who may not ask at all, and who is left out when all together ask for too much: rate limits in bounded memory, limits
+//! that several processes keep together, blocks of addresses, blocks that grow, and ceilings that follow the load.
 //!
 //! Time is passed in. There is no clock here, no HTTP, and no input or output; a check allocates nothing once its part of the table is there.
 
 mod backoff;
 mod leases;
+pub mod overload;
 mod prefix;
 mod ranges;
 mod shared;

@@ -256,7 +256,11 @@ export class Sale {
     const from = Date.parse(this.answer.passes_open_at);
     const room = Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
     await pause(Math.max(0, from - now) + room * Math.random());
-    if (!this.#pass) await this.pass();
+    // Whoever comes too many is told when to come again.
+    await insist(async () => {
+      const told = await this.pass();
+      return told.pass ? { status: 201 } : told;
+    });
     this.changed();
   }
 

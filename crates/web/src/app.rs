@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::limits::{LimitOptions, Limits};
 use crate::metrics::Metrics;
+use crate::overload::{Overload, OverloadOptions};
 use crate::pending::PendingTable;
 use crate::site::PageCache;
 use crate::streams::Streams;
@@ -29,6 +30,8 @@ pub struct AppOptions {
     pub purchase_wait_seconds: u64,
     /// Who may ask how often.
     pub limits: LimitOptions,
+    /// From where on requests are left out.
+    pub overload: OverloadOptions,
 }
 
 /// The state that all serving threads share.
@@ -37,6 +40,7 @@ pub struct App {
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) limits: Limits,
+    pub(crate) overload: Overload,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Streams>,
     pub(crate) feed: Feed,
@@ -71,11 +75,13 @@ impl App {
         let counting = (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
         let (limited, blocks) = (metrics.limited.clone(), metrics.automatic_blocks.clone());
         let limits = Limits::new(options.limits.clone(), counting, limited, blocks);
+        let overload = Overload::new(options.overload, metrics.shed.clone());
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
             limits,
+            overload,
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             feed: Feed::default(),

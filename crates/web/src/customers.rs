@@ -36,6 +36,7 @@ pub(crate) async fn take_pass(
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    app.overload.take_pass(&app.engine)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let pass = issue_pass(&app, &sale, &identity, &headers).await?;
     Ok((StatusCode::CREATED, Json(pass)))
@@ -110,7 +111,11 @@ pub(crate) async fn mine(
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
-    let pass = match issue_pass(&app, &sale, &identity, &headers).await {
+    let issued = match app.overload.take_pass(&app.engine) {
+        Ok(()) => issue_pass(&app, &sale, &identity, &headers).await,
+        Err(problem) => Err(problem),
+    };
+    let pass = match issued {
         Ok(pass) => Some(pass),
         Err(problem)
             if matches!(

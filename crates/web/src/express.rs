@@ -17,6 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use domain::limits;
 use http::HeaderValue;
+use limiter::overload::Priority;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -28,7 +29,7 @@ use crate::problem::Problem;
 use crate::purchase::{self, Begun, Head};
 use crate::reply::{REQUEST_ID, Reply};
 use crate::service::Front;
-use crate::{limits as rate_limits, origin};
+use crate::{limits as rate_limits, origin, overload};
 
 /// Headers of a request in the lane; browsers send about twenty.
 const HEADERS_MAX: usize = 48;
@@ -64,7 +65,7 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
             Ok(length) => length,
         };
         // Once something has to be asked, other connections need the buffer.
-        let (mut kept, mut heard) = (None::<Vec<u8>>, Heard::default());
+        let (mut kept, mut heard, mut place) = (None::<Vec<u8>>, Heard::default(), None);
         let taken = loop {
             let question = {
                 let buffers = front.buffers.borrow();
@@ -73,8 +74,15 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
                     return Leaves::General(Bytes::copy_from_slice(bytes));
                 };
                 watch.enter(Phase::Handling);
+                if place.is_none() {
+                    let prove = || overload::proof_of_purchase(&front.app, request.sale, &request.head);
+                    match front.turn.enter(Priority::Purchases, prove) {
+                        Ok(entered) => place = Some(entered),
+                        Err(shed) => break Err(shed.bytes.clone()),
+                    }
+                }
                 match take(front, peer, &request, &mut heard) {
-                    Ok(taken) => break taken,
+                    Ok(taken) => break Ok(taken),
                     Err(question) => {
                         kept = kept.or_else(|| Some(buffers.input[..length].to_vec()));
                         question
@@ -82,6 +90,16 @@ pub(crate) async fn serve(stream: &mut TcpStream, front: &Rc<Front>, watch: &Wat
                 }
             };
             heard.ask(&front.app, question).await;
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(shed) => {
+                watch.enter(Phase::Idle);
+                if stream.write_all(&shed).await.is_err() {
+                    return Leaves::Ended;
+                }
+                continue;
+            }
         };
         let (reply, request_id) = answer(front, taken).await;
         watch.enter(Phase::Idle);
@@ -143,7 +161,8 @@ async fn send(stream: &mut TcpStream, front: &Front, reply: &Reply, request_id: 
     let rest = poll_fn(|context| {
         let buffers = &mut *front.buffers.borrow_mut();
         buffers.output.clear();
-        reply.write(request_id, date(&mut buffers.date, front.app.engine.now()), &mut buffers.output);
+        let date = date(&mut buffers.date, front.app.engine.now());
+        reply.write(Some((request_id, date)), &mut buffers.output);
         let sent = match Pin::new(&mut *stream).poll_write(context, &buffers.output) {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,

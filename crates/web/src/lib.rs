@@ -1,6 +1,6 @@
 //! HTTP and nothing else: what arrives on the wire, in which order it is judged, and what leaves.
 //!
-//! `service` is where every request enters; `purchase` is the front half of a purchase from top to bottom; `router` shows all other
+//! `service` is where every request enters, and `overload` is asked first; `purchase` is the front half of a purchase from top to bottom; `router` shows all other
 //! routes on one screen. No rule of a sale is decided here.
 
 mod accounts;
@@ -25,6 +25,7 @@ mod made;
 mod metrics;
 mod origin;
 mod outgoing;
+mod overload;
 mod page;
 mod pass_keys;
 mod payments;
@@ -49,5 +50,6 @@ pub mod wire;
 
 pub use app::{App, AppOptions};
 pub use limits::{LimitOptions, Rate};
+pub use overload::OverloadOptions;
 pub use router::openapi;
 pub use server::{ListenError, Listener, ListenerOptions};

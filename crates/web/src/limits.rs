@@ -10,8 +10,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ChainTime, Pseudonym, Refusal};
+use domain::{ChainTime, Refusal};
 use engine::{Engine, News, Shared};
+use gate::Pass;
 use gate::identity::Identity;
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -338,19 +339,19 @@ fn blocked(end: u64, now: u64) -> Problem {
 }
 
 /// Judges the customer of a purchase, whose pass and token are good.
-pub(crate) fn of_buyer(app: &App, head: &Head<'_>, customer: Pseudonym, now: u64, heard: &Heard) -> Result<(), Stop> {
+pub(crate) fn of_buyer(app: &App, head: &Head<'_>, pass: &Pass, now: u64, heard: &Heard) -> Result<(), Stop> {
     // A pass does not say who it is over all sales; the token does, and is read while any customer is blocked.
     let who = || Ok(known_as(&app.engine, &app.engine.identities.verify(identify::token_in(head)?, now)?));
-    if let Some(end) = app.engine.customer_block::<Refusal>(who, now)? {
+    if let Some(end) = app.engine.customer_block::<Refusal>(Some(&pass.identity_hash), who, now)? {
         return Err(blocked(end, now).into());
     }
-    app.limits.of_customer(Kind::Purchases, &customer.0, now, heard)
+    app.limits.of_customer(Kind::Purchases, &pass.customer.0, now, heard)
 }
 
 /// Judges whoever wants a pass by the block list.
 pub(crate) fn of_passenger(app: &App, identity: &Identity) -> Result<(), Problem> {
     let now = app.engine.now();
-    let Ok(block) = app.engine.customer_block(|| Ok::<_, Infallible>(known_as(&app.engine, identity)), now);
+    let Ok(block) = app.engine.customer_block(None, || Ok::<_, Infallible>(known_as(&app.engine, identity)), now);
     block.map_or(Ok(()), |end| Err(blocked(end, now)))
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use domain::{Promise, Refusal, SalePhase, Stage};
 use engine::{Engine, Shared, SharedCounts};
 use ledger::{FollowState, Service};
+use limiter::overload::{Ceiling, Priority};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +30,12 @@ impl LimitLabel {
     fn of(by: By, kind: Kind) -> Self {
         Self { by: by.name(), kind: kind.name() }
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabel {
+    ceiling: &'static str,
+    priority: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +111,21 @@ impl SharedMetrics {
     }
 }
 
+/// Requests that were left out, by ceiling, then by priority.
+#[derive(Clone, Default)]
+pub(crate) struct ShedCounters([[Counter; 4]; 3]);
+
+impl ShedCounters {
+    pub(crate) fn of(&self, ceiling: Ceiling, priority: Priority) -> &Counter {
+        &self.0[ceiling as usize][priority as usize]
+    }
+
+    /// All that a ceiling left out.
+    pub(crate) fn count(&self, ceiling: Ceiling) -> u64 {
+        self.0[ceiling as usize].iter().map(Counter::get).sum()
+    }
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     refusals: Vec<(Refusal, Counter)>,
@@ -115,6 +137,9 @@ pub(crate) struct Metrics {
     /// By what a limit counts, then by its kind.
     pub(crate) limited: [[Counter; 3]; 2],
     pub(crate) automatic_blocks: Counter,
+    pub(crate) shed: ShedCounters,
+    in_flight: Gauge,
+    in_flight_ceiling: Gauge,
     limit_entries: Family<LimitLabel, Gauge>,
     automatic_in_force: Gauge,
     shared: SharedMetrics,
@@ -158,6 +183,9 @@ impl Metrics {
             streams: Gauge::default(),
             limited: By::ALL.map(|by| Kind::ALL.map(|kind| limited.get_or_create_owned(&LimitLabel::of(by, kind)))),
             automatic_blocks: Counter::default(),
+            shed: register_shed(&mut registry),
+            in_flight: Gauge::default(),
+            in_flight_ceiling: Gauge::default(),
             limit_entries: Family::default(),
             automatic_in_force: Gauge::default(),
             shared: SharedMetrics::default(),
@@ -218,6 +246,9 @@ impl Metrics {
         registry.register("automatic_blocks", blocks, self.automatic_blocks.clone());
         let in_force = "Addresses that are blocked now because they went on";
         registry.register("automatic_blocks_in_force", in_force, self.automatic_in_force.clone());
+        registry.register("in_flight", "Requests under way on the public listener", self.in_flight.clone());
+        let ceiling = "How many of them there may be now; it moves with the delay. 0 is no ceiling";
+        registry.register("in_flight_ceiling", ceiling, self.in_flight_ceiling.clone());
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
@@ -255,6 +286,9 @@ impl Metrics {
     }
 
     fn look_at_limits(&self, app: &App) {
+        let ceilings = &app.overload.ceilings;
+        self.in_flight.set(i64::from(ceilings.in_flight()));
+        self.in_flight_ceiling.set(i64::from(ceilings.in_flight_max()));
         let now = app.engine.now();
         for (by, kind) in of_limits() {
             let label = LimitLabel::of(by, kind);
@@ -319,6 +353,22 @@ impl Metrics {
             self.broken.get_or_create(&PromiseLabel { promise: promise.id() }).set(is_broken);
         }
     }
+}
+
+/// Only what can be left out for a ceiling is listed.
+fn register_shed(registry: &mut Registry) -> ShedCounters {
+    let shed = Family::<ShedLabel, Counter>::default();
+    registry.register("left_out", "Requests left out, by the ceiling that they met and by priority", shed.clone());
+    let mut counters = ShedCounters::default();
+    for ceiling in Ceiling::ALL {
+        for priority in Priority::ALL.into_iter().skip(1) {
+            let label = ShedLabel { ceiling: ceiling.name(), priority: priority.name() };
+            if ceiling != Ceiling::Passes || priority == Priority::Passes {
+                counters.0[ceiling as usize][priority as usize] = shed.get_or_create_owned(&label);
+            }
+        }
+    }
+    counters
 }
 
 fn of_limits() -> impl Iterator<Item = (By, Kind)> {

@@ -66,9 +66,12 @@ impl Problem {
             bytes.extend(retry_at.rfc3339().as_bytes());
             bytes.push(b'"');
         }
-        bytes.extend(br#","request_id":""#);
-        bytes.extend(request_id.as_bytes());
-        bytes.extend(br#""}"#);
+        if !request_id.is_empty() {
+            bytes.extend(br#","request_id":""#);
+            bytes.extend(request_id.as_bytes());
+            bytes.push(b'"');
+        }
+        bytes.push(b'}');
         bytes
     }
 
@@ -101,8 +104,8 @@ static FRONTS: LazyLock<Vec<(Refusal, Vec<u8>)>> = LazyLock::new(|| {
     };
     Refusal::ALL.into_iter().chain([Refusal::Internal]).map(front).collect()
 });
-/// How a problem's body ends while its request id is empty.
-const EMPTY_END: &str = r#","request_id":""}"#;
+/// How a problem's body ends while nothing of it is a request's own.
+const EMPTY_END: &str = "}";
 
 /// The body of every refusal.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -125,7 +128,8 @@ pub(crate) struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     retry_at: Option<ChainTime>,
-    /// Names this request in the server's log.
+    /// Names this request in the server's log. Absent where the request was left out before anything of it was looked at.
+    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
 }
 
@@ -147,8 +151,10 @@ mod tests {
             for position in [None, Some(0), Some(u64::MAX)] {
                 for retry_at in [None, Some(ChainTime(1_700_000_000_123))] {
                     let problem = Problem { position, retry_at, ..refusal.into() };
-                    let whole = serde_json::to_vec(&problem.body("3f-1a")).unwrap();
-                    assert_eq!(problem.render_from_front("3f-1a"), whole, "{refusal:?}");
+                    for request_id in ["3f-1a", ""] {
+                        let whole = serde_json::to_vec(&problem.body(request_id)).unwrap();
+                        assert_eq!(problem.render_from_front(request_id), whole, "{refusal:?}");
+                    }
                 }
             }
         }

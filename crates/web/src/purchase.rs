@@ -128,7 +128,7 @@ pub(crate) fn begin(
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
-    rate_limits::of_buyer(app, head, open.pass.customer, now, heard)?;
+    rate_limits::of_buyer(app, head, &open.pass, now, heard)?;
     reach(app, Stage::Gated);
 
     let wish = Wish {
@@ -152,8 +152,12 @@ pub(crate) fn begin(
 /// Decided, chained and answered: waits for the owner, and tells what became of it.
 pub(crate) async fn finish(front: &Front, begun: Begun) -> Result<Reply, Problem> {
     let Begun { sale, request, awaited, at_most, wants_token } = begun;
+    let asked_at = Instant::now();
     match wait_while_decided(&sale, awaited, at_most).await {
-        Ok(answer) => answered(front, &sale, answer, wants_token),
+        Ok(answer) => {
+            front.turn.decided(asked_at.elapsed());
+            answered(front, &sale, answer, wants_token)
+        }
         Err(awaited) => pending(front, sale, &request, awaited),
     }
 }

@@ -23,6 +23,11 @@ pub(crate) fn secure(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(request_id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, request_id);
     }
+    harden(headers);
+}
+
+/// Adds the security headers.
+pub(crate) fn harden(headers: &mut HeaderMap) {
     for (name, value) in SECURITY {
         // A page says itself what it needs.
         headers.entry(name).or_insert(value);
@@ -31,7 +36,7 @@ pub(crate) fn secure(headers: &mut HeaderMap, request_id: &str) {
 }
 
 /// A small answer in one piece.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) content_type: &'static str,
@@ -57,8 +62,8 @@ impl Reply {
         response
     }
 
-    /// The whole answer as it travels. `date` is the time in the form of HTTP.
-    pub(crate) fn write(&self, request_id: &str, date: &str, out: &mut Vec<u8>) {
+    /// The whole answer as it travels, with the request's id and the time in the form of HTTP, where it answers one request only.
+    pub(crate) fn write(&self, stamp: Option<(&str, &str)>, out: &mut Vec<u8>) {
         out.extend(b"HTTP/1.1 ");
         out.extend(self.status.as_str().as_bytes());
         out.push(b' ');
@@ -67,13 +72,15 @@ impl Reply {
         for (name, value) in &self.headers {
             write_header(name.as_str(), value.as_bytes(), out);
         }
-        write_header(REQUEST_ID.as_str(), request_id.as_bytes(), out);
+        if let Some((request_id, date)) = stamp {
+            write_header(REQUEST_ID.as_str(), request_id.as_bytes(), out);
+            write_header(header::DATE.as_str(), date.as_bytes(), out);
+        }
         for (name, value) in &SECURITY {
             write_header(name.as_str(), value.as_bytes(), out);
         }
         write_header(header::CACHE_CONTROL.as_str(), KEPT.as_bytes(), out);
         write_header(header::CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(self.body.len()).as_bytes(), out);
-        write_header(header::DATE.as_str(), date.as_bytes(), out);
         out.extend(b"\r\n\r\n");
         out.extend(&self.body);
     }

@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, blocks, customers, docs, erase, export, feed, handover, hold_token, pass_keys, payments, pictures,
-    purchase, session, shop, site, stream, tokens, webhooks, wire,
+    accounts, admin, blocks, customers, docs, erase, export, feed, handover, hold_token, overload, pass_keys, payments,
+    pictures, purchase, session, shop, site, stream, tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -90,6 +90,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(webhooks::turn))
         .routes(routes!(webhooks::remove))
         .routes(routes!(admin::metrics))
+        .routes(routes!(overload::watch::load))
         .routes(routes!(blocks::list, blocks::add))
         .routes(routes!(blocks::remove))
         .routes(routes!(tokens::list, tokens::create))

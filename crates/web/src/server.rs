@@ -25,6 +25,8 @@ use crate::address::Peer;
 use crate::app::App;
 use crate::connections::{Connections, Phase, Watch, WatchedStream};
 use crate::express::{self, Buffers, Leaves};
+use crate::overload::Turn;
+use crate::overload::watch::Watcher;
 use crate::router;
 use crate::service::{self, Front};
 
@@ -77,6 +79,8 @@ pub struct Listener {
     _claim: Claim,
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    /// Of the public one.
+    _watcher: Option<Watcher>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -90,6 +94,7 @@ impl Listener {
         refuse_if_taken(options.address).map_err(failed)?;
         let (first, claim) = listen_alone(options.address).map_err(failed)?;
         bound.address = first.local_addr().map_err(failed)?;
+        let watcher = if routes == Routes::Public { Some(Watcher::start(app).map_err(failed)?) } else { None };
         let others = (1..options.threads).map(|_| listen(bound.address));
         for (number, listener) in std::iter::once(Ok(first)).chain(others).enumerate() {
             let listener = listener.map_err(failed)?;
@@ -98,7 +103,7 @@ impl Listener {
             let thread = std::thread::Builder::new().name(name).spawn(move || serving.run(listener)).map_err(failed)?;
             threads.push(thread);
         }
-        Ok(Self { _claim: claim, address: bound.address, stop, threads })
+        Ok(Self { _claim: claim, address: bound.address, stop, _watcher: watcher, threads })
     }
 
     /// Where it listens.
@@ -219,6 +224,8 @@ impl Serving {
     fn front(&self) -> Rc<Front> {
         let desk = Desk::new();
         tokio::task::spawn_local(desk.clone().carry());
+        let turn = Turn::new(&self.app);
+        tokio::task::spawn_local(Rc::clone(&turn).keep());
         let (router, body_bytes_max) = match self.routes {
             Routes::Public => (router::public(&self.app), limits::PUBLIC_BODY_BYTES_MAX),
             Routes::Admin => (router::admin(&self.app), limits::ADMIN_BODY_BYTES_MAX),
@@ -230,6 +237,7 @@ impl Serving {
             router,
             body_bytes_max,
             takes_purchases,
+            turn,
             buffers: Buffers::new(),
             made: RefCell::default(),
         })

@@ -20,6 +20,7 @@ use crate::connections::{Phase, Watch};
 use crate::express::Buffers;
 use crate::made::Made;
 use crate::outgoing::{IsPaged, Outgoing};
+use crate::overload::{self, Turn};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
@@ -33,6 +34,8 @@ pub(crate) struct Front {
     pub(crate) body_bytes_max: usize,
     /// The public listener takes purchases; the admin listener does not.
     pub(crate) takes_purchases: bool,
+    /// Whom it serves now.
+    pub(crate) turn: Rc<Turn>,
     /// For the express lane.
     pub(crate) buffers: RefCell<Buffers>,
     /// For the answers of a batch.
@@ -56,6 +59,17 @@ pub(crate) async fn serve(
 ) -> Response<Outgoing> {
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let priority = if front.takes_purchases { overload::priority_of(path) } else { None };
+    let entered =
+        priority.map(|priority| front.turn.enter(priority, || overload::proof_of(&front.app, path, &parts.headers)));
+    let _place = match entered.transpose() {
+        Ok(place) => place,
+        Err(shed) => {
+            watch.enter(Phase::Idle);
+            return shed.response();
+        }
+    };
     let body = body::collect(body, body_bytes_max(&front, &parts)).await;
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));

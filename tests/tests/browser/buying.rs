@@ -1,5 +1,6 @@
 //! Customers buy on the pages: hand-over, press, pay, give back, and every state that they can see on the way.
 
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use domain::ChainTime;
@@ -272,4 +273,33 @@ fn whoever_is_handed_over_is_who_buys_and_a_bad_token_is_nobody() {
     let mine = ben.asks(system_tests::Request::get("/v1/sales/drop/mine")).json();
     assert_eq!(mine["purchases"].as_array().unwrap().len(), 1, "ben has bought, and nobody else");
     assert_eq!(shop.taken(), [1, 0]);
+}
+
+#[test]
+fn a_page_that_gets_no_pass_comes_again_when_it_was_told_to() {
+    let shop = Shop::open_with(&open_sale("drop", 3), &["overload.passes_per_second_max=1"]);
+    let asked = |status: u16| {
+        format!(
+            "performance.getEntriesByType('resource').some(({{ name, responseStatus }}) => \
+             name.endsWith('/passes') && responseStatus === {status})"
+        )
+    };
+    let (_context, page) = std::thread::scope(|scope| {
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+        let mut stranger = shop.server.stranger("ben", "drop");
+        // Somebody is quicker each time, until the page has been refused.
+        scope.spawn(move || {
+            while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+                stranger.take_pass();
+            }
+        });
+        let (context, page) = shop.visit("anna");
+        page.until("a refusal", &asked(503));
+        drop(stop);
+        (context, page)
+    });
+    // Nobody presses meanwhile.
+    page.until("a pass", &asked(201));
+    page.click(PRESS);
+    until_state(&page, "yours");
 }

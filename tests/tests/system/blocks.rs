@@ -109,6 +109,12 @@ fn a_blocked_customer_neither_gets_a_pass_nor_buys_and_keeps_what_they_have() {
     let mixed = ben.attempt("boot", "key", 1).changed(|request| request.header("doorbuster-pass", &anna.pass));
     mixed.request().send(server.public()).is(403, "pass_foreign");
     ben.buy("boot", "key").is(201, "held");
+    // Whoever was looked for and not found is looked for again once the list has changed.
+    let whom = json!({ "issuer": ISSUER, "subject": "ben", "reason": "resells too" });
+    let too = block(&server, &whom).is(201, "").text("id");
+    ben.attempt("boot", "key", 1).request().send(server.public()).is(403, "blocked");
+    unblock(&server, &too).is(200, "");
+    ben.attempt("boot", "key", 1).send().is(200, "held");
     anna.cancel(&bought.text("order")).is(200, "released");
     unblock(&server, &made.text("id")).is(200, "");
     anna.buy("boot", "another").is(201, "held");

@@ -70,6 +70,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("POST", "/v1/orders/{order}/payments", WITHOUT_PROVIDER),
     ("POST", "/v1/payments/callbacks/{provider}", FOR_NOBODY),
     ("GET", "/metrics", READ),
+    ("GET", "/admin/v1/load", READ),
     ("GET", "/admin/v1/sales", READ),
     ("GET", "/admin/v1/sales/{sale}/orders", READ),
     ("GET", "/admin/v1/sales/{sale}/payments", READ),

@@ -20,6 +20,7 @@ mod limits;
 mod load;
 mod operator;
 mod origins;
+mod overload;
 mod payments;
 mod pending;
 mod pictures;

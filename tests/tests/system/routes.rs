@@ -34,6 +34,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/v1/orders/{order}/hold-token", 409),
     ("POST", "/v1/orders/{order}/payments", 404),
     ("POST", "/v1/payments/callbacks/{provider}", 404),
+    ("GET", "/admin/v1/load", 200),
     ("GET", "/admin/v1/sales", 200),
     ("POST", "/admin/v1/sales", 201),
     ("PUT", "/admin/v1/sales/{sale}", 201),

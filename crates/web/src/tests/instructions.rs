@@ -15,14 +15,16 @@ use engine::{Engine, EngineOptions, Sale};
 use gate::sign::sign_hs256;
 use gate::{IdentityConfig, KeySet, Pass, token_hash};
 use ledger::Pace;
+use limiter::overload::{Bounds, Priority};
 use pages::{Site, SiteOptions};
 use tower::ServiceExt as _;
 
 use crate::address::Peer;
 use crate::asking::Heard;
 use crate::express::{self, Buffers, Request};
+use crate::overload::Turn;
 use crate::service::Front;
-use crate::{App, AppOptions, LimitOptions, Rate, router};
+use crate::{App, AppOptions, LimitOptions, OverloadOptions, Rate, router};
 
 const SECRET: &[u8] = b"a secret of the shop, 32 bytes at least";
 const ISSUER: &str = "https://shop.example";
@@ -148,15 +150,20 @@ impl Shop {
             ..LimitOptions::default()
         };
         let site = Site::new(SiteOptions::default()).unwrap();
-        let app = App::new(engine, None, None, site, AppOptions { purchase_wait_seconds: 60, limits });
+        let bounds = Bounds { in_flight_max: 10_000, ..OverloadOptions::default().bounds };
+        let overload = OverloadOptions { bounds, ..OverloadOptions::default() };
+        let app = App::new(engine, None, None, site, AppOptions { purchase_wait_seconds: 60, limits, overload });
         let desk = Desk::new();
         tokio::task::spawn_local(desk.clone().carry());
+        let turn = Turn::new(&app);
+        tokio::task::spawn_local(Rc::clone(&turn).keep());
         let front = Front {
             app: Arc::clone(&app),
             desk,
             router: router::public(&app),
             body_bytes_max: limits::PUBLIC_BODY_BYTES_MAX,
             takes_purchases: true,
+            turn,
             buffers: Buffers::new(),
             made: Default::default(),
         };
@@ -175,11 +182,12 @@ impl Shop {
     /// Asks for a purchase as its bytes came, and sees how the answer begins.
     async fn ask(&self, bytes: &[u8], expected: &str) {
         let request = Request::read(bytes).expect("the lane takes it");
+        let _place = self.front.turn.enter(Priority::Purchases, || None).ok().expect("there is room");
         let taken = express::take(&self.front, &self.peer, &request, &mut Heard::default());
         let taken = taken.ok().expect("one process asks nobody");
         let (reply, request_id) = express::answer(&self.front, taken).await;
         let mut answer = Vec::with_capacity(2_048);
-        reply.write(&request_id, DATE, &mut answer);
+        reply.write(Some((&request_id, DATE)), &mut answer);
         assert!(answer.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&answer));
     }
 
