@@ -6,7 +6,7 @@ use crowd::{BotKind, BotOptions, CrowdOptions, CrowdReport};
 use domain::{ChainTime, SaleDefinition};
 use system_tests::{AUDIENCE, ISSUER, SECRET, Server, audit_is_clean, now_milliseconds, open_sale};
 
-const PEOPLE: u32 = 20;
+const PEOPLE: u32 = 4;
 const BOTS: u32 = 6;
 /// So small that a bot that clicks ten times a second reaches it, and a person does not.
 const TIGHT_BY_CUSTOMER: [&str; 2] = ["limits.customer_purchases_per_second=1", "limits.customer_purchases_burst=3"];
@@ -111,7 +111,8 @@ fn a_replayer_gets_the_same_purchase_and_no_other() {
 
 #[test]
 fn an_early_bird_gets_nothing_before_the_opening_nor_before_its_slot() {
-    let run = run(BotKind::EarlyBird, &[], |_| ());
+    // A busy machine may be late; before the opening there has to be time.
+    let run = run(BotKind::EarlyBird, &[], |definition| definition.opens_at = definition.opens_at.plus(1_000));
     assert!(run.bots_heard("not_open") >= 3 * u64::from(BOTS), "{:?}", run.fairness);
     assert!(run.bots_heard("before_slot") > 0, "{:?}", run.fairness);
 }
