@@ -10,7 +10,7 @@ use ledger::Pace;
 use pages::{Site, SiteOptions};
 use serde::{Deserialize, Serialize};
 use web::server::Routes;
-use web::{App, AppOptions, LimitOptions, Listener, ListenerOptions};
+use web::{App, AppOptions, HumanOptions, LimitOptions, Listener, ListenerOptions};
 
 use crate::deployment::engine_options;
 use crate::process::{Helper, Job, pin, tell, wait_for_end};
@@ -57,7 +57,7 @@ pub(crate) fn serve(job: &ServerJob) -> anyhow::Result<()> {
         None,
         None,
         site,
-        AppOptions { purchase_wait_seconds: 10, limits: LimitOptions::default() },
+        AppOptions { purchase_wait_seconds: 10, limits: LimitOptions::default(), human: HumanOptions::default() },
     );
     let options = ListenerOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -8,6 +8,7 @@ use domain::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigArgs;
+use crate::human_check::HumanCheckSettings;
 use crate::limits::LimitSettings;
 
 /// The manual of every key.
@@ -25,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) books: BooksSettings,
     pub(crate) retention: RetentionSettings,
     pub(crate) limits: LimitSettings,
+    pub(crate) human_check: HumanCheckSettings,
     pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
@@ -314,6 +316,7 @@ impl Settings {
         }
         self.check_claims_and_keys()?;
         self.limit_options()?;
+        self.human_options()?;
         crate::pages::site(self)?;
         self.check_cluster()?;
         self.fault_point()?;

@@ -52,8 +52,11 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let webhooks = start_webhooks(settings, &engine)?;
     let till = till::open(settings, &engine)?;
     let keeps_books = engine.roles().worker;
-    let options =
-        AppOptions { purchase_wait_seconds: settings.purchases.wait_seconds, limits: settings.limit_options()? };
+    let options = AppOptions {
+        purchase_wait_seconds: settings.purchases.wait_seconds,
+        limits: settings.limit_options()?,
+        human: settings.human_options()?,
+    };
     let app = App::new(engine, webhooks, till.clone(), pages::site(settings)?, options);
     // Before anybody can be answered: a stop from here on is an orderly one.
     let stop = StopSignals::listen()?;

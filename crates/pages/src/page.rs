@@ -81,6 +81,7 @@ pub struct Site {
     script: Asset,
     style: Asset,
     button: Asset,
+    human: Asset,
     logo: Option<Asset>,
 }
 
@@ -162,12 +163,20 @@ impl Site {
         let words = Words::load(options.words_folder.as_deref(), &options.language)?;
         let style = Asset::style(options.theme.style().as_deref());
         let logo = options.logo.as_deref().map(read_logo).transpose()?;
-        Ok(Self { options, words, style, script: Asset::script(), button: Asset::button(), logo })
+        Ok(Self {
+            options,
+            words,
+            style,
+            script: Asset::script(),
+            button: Asset::button(),
+            human: Asset::human(),
+            logo,
+        })
     }
 
     /// The file of that path, if pages load one there.
     pub fn asset(&self, path: &str) -> Option<&Asset> {
-        let mut assets = [&self.script, &self.style, &self.button].into_iter().chain(&self.logo);
+        let mut assets = [&self.script, &self.style, &self.button, &self.human].into_iter().chain(&self.logo);
         assets.find(|asset| asset.path == path)
     }
 
@@ -176,9 +185,19 @@ impl Site {
         &self.button
     }
 
+    /// The script of the human check.
+    pub fn human_check(&self) -> &Asset {
+        &self.human
+    }
+
     /// The language for a request.
     pub fn language(&self, asked: Option<&str>, accept_language: Option<&str>) -> &Language {
         self.words.choose(asked, accept_language)
+    }
+
+    /// The words of the human check: a JSON object.
+    pub fn check_words(&self, language: &Language) -> String {
+        serde_json::json!(language.check()).to_string()
     }
 
     /// The words of the buy button: a JSON object with `language`, `direction` and `words`.
@@ -240,6 +259,7 @@ impl Site {
     fn given(&self, language: &Language, sale: Option<&SaleView>) -> String {
         let given = Given {
             words: language.spoken(),
+            check: sale.map(|_| self.human.path.as_str()),
             checkout_url: (!self.options.has_provider).then_some(self.options.checkout_url.as_str()),
             sale: sale.map(|sale| &*sale.answer),
             made_at: sale.map(|sale| sale.made_at.0),
@@ -270,6 +290,8 @@ fn rendered(page: impl Template) -> String {
 #[derive(Serialize)]
 struct Given<'a> {
     words: &'a std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkout_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

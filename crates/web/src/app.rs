@@ -9,6 +9,7 @@ use pages::Site;
 use till::Till;
 use tokio::sync::Semaphore;
 
+use crate::human::{HumanChecks, HumanOptions};
 use crate::limits::{LimitOptions, Limits};
 use crate::metrics::Metrics;
 use crate::pending::PendingTable;
@@ -27,6 +28,8 @@ pub struct AppOptions {
     pub purchase_wait_seconds: u64,
     /// Who may ask how often.
     pub limits: LimitOptions,
+    /// How human checks behave.
+    pub human: HumanOptions,
 }
 
 /// The state that all serving threads share.
@@ -35,6 +38,7 @@ pub struct App {
     pub(crate) options: AppOptions,
     pub(crate) pending: PendingTable,
     pub(crate) limits: Limits,
+    pub(crate) human: HumanChecks,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Streams>,
     pub(crate) feed: Feed,
@@ -67,11 +71,13 @@ impl App {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         let metrics = Metrics::new();
         let limits = Limits::new(options.limits.clone(), metrics.limited.clone(), metrics.automatic_blocks.clone());
+        let human = HumanChecks::new(engine.ids.human_check_secret(), options.human.clone());
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
             limits,
+            human,
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             feed: Feed::default(),

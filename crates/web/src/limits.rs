@@ -55,7 +55,7 @@ pub struct LimitOptions {
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Taking passes, and beginning sessions.
+    /// Taking passes, human checks before them, and beginning sessions.
     Passes,
     Purchases,
     /// How things stand, and what is done with them.
@@ -79,7 +79,9 @@ impl Kind {
         let mut parts = path.split('/');
         let (what, _, of_it) = (parts.next()?, parts.next(), parts.next());
         match (what, of_it) {
-            ("session", _) | ("sales", Some("passes")) => Some(Self::Passes),
+            // Sets of pictures are everybody's, and an edge keeps them.
+            ("sales", Some("challenges")) if parts.next() == Some("static") => None,
+            ("session", _) | ("sales", Some("passes" | "challenges")) => Some(Self::Passes),
             ("sales", Some("items")) => Some(Self::Purchases),
             // Its ticket was counted, and is good once.
             ("purchases", Some("events")) => None,
@@ -267,7 +269,7 @@ pub(crate) fn identity(app: &App, headers: &HeaderMap, kind: Kind) -> Result<Ide
 }
 
 /// Tells customers apart over all sales.
-fn known_as(engine: &Engine, identity: &Identity) -> [u8; 16] {
+pub(crate) fn known_as(engine: &Engine, identity: &Identity) -> [u8; 16] {
     engine.customer_hash(&identity.issuer, &identity.subject)
 }
 
@@ -292,6 +294,10 @@ mod tests {
         let table = [
             ("POST", "/v1/sales/drop/passes", Some(Kind::Passes)),
             ("POST", "/v1/session", Some(Kind::Passes)),
+            ("POST", "/v1/sales/drop/challenges", Some(Kind::Passes)),
+            ("GET", "/v1/sales/drop/challenges/hc_1/audio", Some(Kind::Passes)),
+            ("GET", "/v1/sales/drop/challenges/static/1", None),
+            ("GET", "/v1/sales/drop/challenges/static/1/2.png", None),
             ("POST", "/v1/sales/drop/items/boot/purchases", Some(Kind::Purchases)),
             ("GET", "/v1/sales/drop/mine", Some(Kind::Status)),
             ("GET", "/v1/orders", Some(Kind::Status)),

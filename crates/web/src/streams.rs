@@ -1,10 +1,11 @@
 //! The places for open streams and the tickets that were used for them: bounded, and each place free again when its stream ends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::{ChainTime, Pseudonym, Refusal, SaleOrdinal, limits};
 use gate::StreamTicket;
+use limiter::{Once, Spent};
 use prometheus_client::metrics::gauge::Gauge;
 
 /// A customer differs from sale to sale, and so the bound is one of a customer in a sale.
@@ -16,17 +17,17 @@ pub(crate) struct Streams {
     gauge: Gauge,
 }
 
-#[derive(Default)]
 struct Table {
     open: usize,
     of_customers: HashMap<Whose, usize>,
-    /// Those that would still be believed, the one that expires first in front.
-    used: BTreeSet<(ChainTime, [u8; 8])>,
+    /// The tickets.
+    used: Once<[u8; 8]>,
 }
 
 impl Streams {
     pub(crate) fn new(gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), gauge })
+        let used = Once::new(limits::STREAM_TICKETS_USED_MAX);
+        Arc::new(Self { table: Mutex::new(Table { open: 0, of_customers: HashMap::new(), used }), gauge })
     }
 
     /// Uses a ticket for a place. A ticket for which there is no room is not used.
@@ -38,20 +39,16 @@ impl Streams {
     ) -> Result<Place, Refusal> {
         let whose = (sale, ticket.customer);
         let mut table = self.lock();
-        while table.used.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
-            table.used.pop_first();
-        }
-        if ticket.expires_at <= now || table.used.contains(&(ticket.expires_at, ticket.nonce)) {
+        if table.used.is_spent(ticket.nonce, ticket.expires_at.0, now.0) {
             return Err(Refusal::TicketInvalid);
         }
         let of_customer = table.of_customers.get(&whose).copied().unwrap_or_default();
         if table.open >= limits::STREAMS_MAX
             || of_customer >= limits::STREAMS_PER_CUSTOMER_MAX
-            || table.used.len() >= limits::STREAM_TICKETS_USED_MAX
+            || table.used.spend(ticket.nonce, ticket.expires_at.0, now.0) != Spent::Now
         {
             return Err(Refusal::Overloaded);
         }
-        table.used.insert((ticket.expires_at, ticket.nonce));
         table.of_customers.insert(whose, of_customer + 1);
         table.open += 1;
         self.gauge.inc();
