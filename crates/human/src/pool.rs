@@ -65,8 +65,12 @@ impl Pool {
         let Some(made) = stock.ready[level].pop_front() else {
             stock.is_wanted[level] = true;
             self.shared.is_low.notify_one();
-            let given = &stock.given[level];
-            return if given.len() < GIVEN_MIN { None } else { given.get(fastrand::usize(..given.len())).cloned() };
+            let given = &mut stock.given[level];
+            if given.len() < GIVEN_MIN {
+                return None;
+            }
+            given.rotate_left(1);
+            return given.front().cloned();
         };
         stock.given[level].push_back(Arc::clone(&made));
         if stock.given[level].len() > GIVEN_MAX {

@@ -204,7 +204,8 @@ async function salePage() {
 /** Loaded with the check, and not with every page. */
 async function checkWords() {
   const told = await insist(() => api.ask("GET", `/check/words?lang=${document.documentElement.lang}`, { isPublic: true }));
-  return told.body;
+  // What the items say meanwhile is among them.
+  return Object.assign(given.words, told.body);
 }
 
 function itemPanel(panel, sale, comeInFirst) {

@@ -203,6 +203,8 @@ impl Site {
     /// The words of the buy button: a JSON object with `language`, `direction` and `words`.
     pub fn button_words(&self, language: &Language, button: Option<&str>) -> String {
         let mut words = language.spoken().clone();
+        let states = language.check().iter().filter(|(word, _)| word.starts_with("state_"));
+        words.extend(states.map(|(word, text)| (word.clone(), text.clone())));
         words.insert("button".to_owned(), button.unwrap_or(language.page("button")).to_owned());
         let told = serde_json::json!({ "language": language.tag, "direction": language.direction, "words": words });
         told.to_string()
