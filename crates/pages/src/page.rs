@@ -176,7 +176,7 @@ impl Site {
 
     /// The file of that path, if pages load one there.
     pub fn asset(&self, path: &str) -> Option<&Asset> {
-        let mut assets = [&self.script, &self.style, &self.button, &self.human].into_iter().chain(&self.logo);
+        let mut assets = [&self.script, &self.style, &self.button].into_iter().chain(&self.logo);
         assets.find(|asset| asset.path == path)
     }
 
@@ -261,7 +261,6 @@ impl Site {
     fn given(&self, language: &Language, sale: Option<&SaleView>) -> String {
         let given = Given {
             words: language.spoken(),
-            check: sale.map(|_| self.human.path.as_str()),
             checkout_url: (!self.options.has_provider).then_some(self.options.checkout_url.as_str()),
             sale: sale.map(|sale| &*sale.answer),
             made_at: sale.map(|sale| sale.made_at.0),
@@ -292,8 +291,6 @@ fn rendered(page: impl Template) -> String {
 #[derive(Serialize)]
 struct Given<'a> {
     words: &'a std::collections::BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkout_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
