@@ -6,14 +6,19 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Each script of a browser, and the sources that it is made of, in order.
-const SCRIPTS: [(&str, &[&str]); 2] =
-    [("page.js", &["core.js", "speech.js", "page.js"]), ("button.js", &["core.js", "speech.js", "button.js"])];
+const SCRIPTS: [(&str, &[&str]); 3] = [
+    ("page.js", &["clock.js", "core.js", "speech.js", "page.js"]),
+    ("button.js", &["clock.js", "core.js", "speech.js", "button.js"]),
+    // Loaded by the other two when it is needed, so it keeps its export.
+    ("human.js", &["human.js"]),
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=assets");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo names a folder"));
     for (name, parts) in SCRIPTS {
-        let text: String = parts.iter().map(|part| script(&read(part))).collect();
+        let is_module = parts.len() == 1;
+        let text: String = parts.iter().map(|part| script(&read(part), is_module)).collect();
         write(&out, name, &text);
     }
     write(&out, "page.css", &style(&read("page.css")));
@@ -23,16 +28,16 @@ fn read(name: &str) -> String {
     fs::read_to_string(Path::new("assets").join(name)).unwrap_or_else(|error| panic!("assets/{name}: {error}"))
 }
 
-/// A source without its imports, exports, comments and indentation. The sources keep to what this can read: a comment has its own lines,
+/// A source without its imports, comments and indentation, and without its exports unless it is a module by itself. The sources keep to what this can read: a comment has its own lines,
 /// an import one line, and no text goes over lines but those of a style.
-fn script(source: &str) -> String {
+fn script(source: &str, is_module: bool) -> String {
     let mut text = String::new();
     let mut in_comment = false;
     for line in source.lines().map(str::trim) {
         let begins = line.starts_with("/*");
         in_comment |= begins;
         if !(in_comment || line.is_empty() || line.starts_with("//") || line.starts_with("import ")) {
-            text.push_str(line.strip_prefix("export ").unwrap_or(line));
+            text.push_str(if is_module { line } else { line.strip_prefix("export ").unwrap_or(line) });
             text.push('\n');
         }
         in_comment &= !line.ends_with("*/");

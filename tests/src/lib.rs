@@ -9,6 +9,7 @@ pub mod browser;
 pub mod cluster;
 mod customer;
 mod folder;
+pub mod human;
 pub mod paying;
 mod promises;
 pub mod proxy;

@@ -9,7 +9,7 @@ use ledger::Pace;
 use limiter::overload::Bounds;
 use limiter::{BURST_MAX, PER_SECOND_MAX};
 use serde::{Deserialize, Serialize};
-use web::{AppOptions, LimitOptions, OverloadOptions, Rate};
+use web::{AppOptions, HumanOptions, LimitOptions, OverloadOptions, Rate};
 
 use crate::deployment::{ISSUER, engine_options};
 
@@ -50,6 +50,7 @@ impl Checks {
             purchase_wait_seconds: 10,
             limits: if self.has_limits { limits() } else { LimitOptions::default() },
             overload: OverloadOptions { bounds, requests_per_second_max, passes_per_second_max: 5_000 },
+            human: HumanOptions::default(),
         }
     }
 }

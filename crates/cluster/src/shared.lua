@@ -44,10 +44,16 @@ local function spend(key, _, milliseconds)
   return redis.call('SET', key, 1, 'NX', 'PX', milliseconds) and 1 or 0, 0
 end
 
--- Counts one more; the count begins anew so many milliseconds after its first.
-local function count(key, _, milliseconds)
-  local counted = redis.call('INCR', key)
-  if counted == 1 then redis.call('PEXPIRE', key, milliseconds) end
+-- What was spent in vain can be spent again.
+local function restore(key)
+  return redis.call('DEL', key), 0
+end
+
+-- Counts so many more, or only looks, with 0; the count begins anew so many milliseconds after its first.
+local function count(key, _, milliseconds, more)
+  if more == 0 then return tonumber(redis.call('GET', key) or 0), 0 end
+  local counted = redis.call('INCRBY', key, more)
+  if counted == more then redis.call('PEXPIRE', key, milliseconds) end
   return counted, 0
 end
 
@@ -73,7 +79,8 @@ end
 local OPERATIONS = {
   take = function(key, now, a, b, c, d) return take(key, now, tonumber(a), tonumber(b), tonumber(c), tonumber(d)) end,
   spend = function(key, now, a) return spend(key, now, tonumber(a)) end,
-  count = function(key, now, a) return count(key, now, tonumber(a)) end,
+  restore = restore,
+  count = function(key, now, a, b) return count(key, now, tonumber(a), tonumber(b)) end,
   meet = function(key, now, a, b) return meet(key, now, tonumber(a), b) end,
   tell = tell,
   look = function() return 0, 0 end,

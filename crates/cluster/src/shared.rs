@@ -40,7 +40,8 @@ const FIELDS: usize = 5;
 enum Operation {
     Take(Asked),
     Spend(Duration),
-    Count(Duration),
+    Restore,
+    Count(Duration, u32),
     Meet(Option<u64>),
     Tell(String),
     Look,
@@ -62,7 +63,8 @@ impl Operation {
                 fields("take", [number(rate), number(burst), number(asking as u64), number(extra)])
             }
             Self::Spend(time) => fields("spend", [milliseconds(time), none(), none(), none()]),
-            Self::Count(time) => fields("count", [milliseconds(time), none(), none(), none()]),
+            Self::Restore => fields("restore", [none(), none(), none(), none()]),
+            Self::Count(time, more) => fields("count", [milliseconds(time), number((*more).into()), none(), none()]),
             Self::Meet(member) => {
                 let member = member.map_or(none(), |member| format!("{member:016x}").into_bytes());
                 fields("meet", [milliseconds(&AWAY_AFTER), member, none(), none()])
@@ -173,10 +175,16 @@ impl Shared {
         answer.map(|(is_first, _)| is_first == 1)
     }
 
-    /// Counts one more at all gates together, and gives how many there have been since the first of them, which is forgotten after that
-    /// time. `None`: nobody knows.
-    pub async fn count(&self, kind: &str, hash: u64, within: Duration) -> Option<u64> {
-        let answer = self.ask(hash, format!("{kind}:{hash:016x}"), Operation::Count(within)).await;
+    /// Takes a spending back, where what it was spent for did not come about.
+    pub async fn restore(&self, kind: &str, hash: u64) {
+        // Where nobody knows, it stays spent until its time is over.
+        let _ = self.ask(hash, format!("{kind}:{hash:016x}"), Operation::Restore).await;
+    }
+
+    /// Counts so many more at all gates together, and gives how many there have been since the first of them; all are forgotten that time
+    /// after it. With 0 it only looks. `None`: nobody knows.
+    pub async fn count(&self, kind: &str, hash: u64, more: u32, within: Duration) -> Option<u64> {
+        let answer = self.ask(hash, format!("{kind}:{hash:016x}"), Operation::Count(within, more)).await;
         answer.map(|(count, _)| count)
     }
 

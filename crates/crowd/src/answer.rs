@@ -92,6 +92,8 @@ pub(crate) fn advice(refusal: Refusal) -> (Advice, bool) {
         | Refusal::OriginRefused
         | Refusal::NotEligible
         | Refusal::Blocked
+        | Refusal::ChallengeRequired
+        | Refusal::ChallengeFailed
         | Refusal::TicketInvalid => (Advice::Stop, false),
         Refusal::PassInvalid | Refusal::PassForeign => (Advice::RenewPass, false),
         Refusal::IdentityUnavailable

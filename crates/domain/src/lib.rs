@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod fault;
+pub mod human_check;
 pub mod ids;
 pub mod limits;
 pub mod money;
@@ -16,6 +17,7 @@ pub mod sale;
 pub mod stage;
 
 pub use clock::{ChainTime, Clock};
+pub use human_check::HumanCheck;
 pub use ids::{OrderSequence, Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, Unit, Units};
 pub use money::{Currency, Money};
 pub use payment::{AttemptStatus, ParkReason, ParkedPayment, PaymentFact, Received};

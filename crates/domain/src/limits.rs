@@ -62,6 +62,8 @@ pub const STREAMS_MAX: usize = 1_024;
 pub const STREAMS_PER_CUSTOMER_MAX: usize = 4;
 /// Tickets of streams that a process remembers as used until they expire; beyond it a gate answers `overloaded`.
 pub const STREAM_TICKETS_USED_MAX: usize = 16_384;
+/// Challenges that a process remembers as used until they expire; beyond it a gate answers `overloaded`.
+pub const CHALLENGES_USED_MAX: usize = 262_144;
 /// The longest stretch that a sale may be open, be held or spread over, in seconds (a year).
 pub const SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 /// The greatest integer that the decision core compares: exact in a double, so that a Lua twin decides alike.

@@ -43,6 +43,10 @@ pub enum Refusal {
     Blocked = 39,
     /// The address or the customer asks more often than one may.
     RateLimited = 40,
+    /// The sale asks for a human check, and the customer has not passed it.
+    ChallengeRequired = 41,
+    /// The challenge is not believed, was another's, has expired or was used; or its answer is wrong, or came too fast.
+    ChallengeFailed = 42,
     /// More work waits than can be answered in time.
     Overloaded = 50,
     /// The key is bound to a purchase with another body.
@@ -111,7 +115,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals in order of precedence.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 50] = [
         Self::Malformed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
@@ -129,6 +133,8 @@ impl Refusal {
         Self::IdentityUnavailable,
         Self::Blocked,
         Self::RateLimited,
+        Self::ChallengeRequired,
+        Self::ChallengeFailed,
         Self::Overloaded,
         Self::KeyReused,
         Self::NotOpen,
@@ -182,6 +188,8 @@ impl Refusal {
             Self::IdentityUnavailable => "identity_unavailable",
             Self::RateLimited => "rate_limited",
             Self::Blocked => "blocked",
+            Self::ChallengeRequired => "challenge_required",
+            Self::ChallengeFailed => "challenge_failed",
             Self::Overloaded => "overloaded",
             Self::KeyReused => "key_reused",
             Self::NotOpen => "not_open",
@@ -234,6 +242,8 @@ impl Refusal {
             | Self::OriginRefused
             | Self::NotEligible
             | Self::Blocked
+            | Self::ChallengeRequired
+            | Self::ChallengeFailed
             | Self::PassExpired => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -293,6 +303,8 @@ impl Refusal {
             }
             Self::RateLimited => "Too many requests; try again after the time given.",
             Self::Blocked => "You are blocked here; if a time is given, until then.",
+            Self::ChallengeRequired => "This sale asks for a human check first; fetch a challenge and answer it.",
+            Self::ChallengeFailed => "The human check was not passed; fetch a new challenge and try again.",
             Self::Overloaded => "Too busy to answer in time; try again after the time given.",
             Self::KeyReused => "This idempotency key belongs to a purchase with another body; use a new key.",
             Self::NotOpen => "Not open yet; try again at the time given.",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub enum Right {
     /// Look at sales, orders, parked records and metrics.
     Read,
-    /// Create a sale, pause, resume, close and settle it, choose who decides it, change its stock and what its page shows, and block addresses and customers.
+    /// Create a sale, pause, resume, close and settle it, choose who decides it, change its stock, its human check and what its page shows, and block addresses and customers.
     RunSales,
     /// Say that an order was paid, or take it back.
     EndOrders,

@@ -8,6 +8,7 @@ use domain::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigArgs;
+use crate::human_check::HumanCheckSettings;
 use crate::limits::LimitSettings;
 use crate::overload::OverloadSettings;
 
@@ -27,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) retention: RetentionSettings,
     pub(crate) limits: LimitSettings,
     pub(crate) overload: OverloadSettings,
+    pub(crate) human_check: HumanCheckSettings,
     pub(crate) payment: PaymentSettings,
     pub(crate) webhooks: WebhookSettings,
     pub(crate) cluster: ClusterSection,
@@ -318,6 +320,7 @@ impl Settings {
         self.check_claims_and_keys()?;
         self.limit_options()?;
         self.overload_options()?;
+        self.human_options()?;
         crate::pages::options(self)?;
         self.check_cluster()?;
         self.fault_point()?;

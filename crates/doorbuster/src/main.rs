@@ -7,6 +7,7 @@ mod config;
 mod customer;
 mod data_client;
 mod demo;
+mod human_check;
 mod identity;
 mod limits;
 mod overload;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::ConfigArgs;
 use crate::config::Settings;
 use crate::data_client::Operator;
+use crate::human_check::{self, CheckName};
 use crate::{report, showcase};
 
 #[derive(Subcommand)]
@@ -56,6 +57,15 @@ pub(crate) enum SaleCommand {
         sale: String,
         /// A TOML or JSON file; examples/showcase.toml shows one. What it does not name is empty afterwards. Without it, print what is set.
         file: Option<PathBuf>,
+        #[command(flatten)]
+        to: Target,
+    },
+    /// Choose what customers have to do before their first pass, against programs; see docs/human-checks.md.
+    HumanCheck {
+        /// The sale's name.
+        sale: String,
+        /// What it is.
+        check: CheckName,
         #[command(flatten)]
         to: Target,
     },
@@ -122,6 +132,7 @@ pub(crate) fn run(command: SaleCommand) -> anyhow::Result<ExitCode> {
             return export(&config, &format!("/admin/v1/sales/{sale}/orders.{format}"), out.as_deref());
         }
         SaleCommand::Showcase { sale, file, to } => return showcase::set(&sale, file.as_deref(), &to),
+        SaleCommand::HumanCheck { sale, check, to } => return human_check::set(&sale, check, &to),
         // `remove` is there exactly where there is no file.
         SaleCommand::Picture { sale, item, file, remove: _, to } => {
             return showcase::picture(&sale, &item, file.as_deref(), &to);

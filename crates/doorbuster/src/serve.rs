@@ -58,6 +58,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         purchase_wait_seconds: settings.purchases.wait_seconds,
         limits: settings.limit_options()?,
         overload: settings.overload_options()?,
+        human: settings.human_options()?,
     };
     let app = App::new(engine, webhooks, till.clone(), site, options);
     // Before anybody can be answered: a stop from here on is an orderly one.

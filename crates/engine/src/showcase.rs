@@ -1,4 +1,4 @@
-//! What a sale's page shows beside its definition, and who may embed it. The vault keeps it; here it is judged and remembered.
+//! What a sale's page shows beside its definition, who may embed it, and which human check it has. The vault keeps it; here it is judged and remembered.
 //!
 //! Nothing of it takes part in a decision.
 
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use domain::{SaleDefinition, SaleOrdinal};
+use domain::{HumanCheck, SaleDefinition, SaleOrdinal};
 use ledger::vault::{KeptShowcases, PictureFile, VaultError};
 use pictures::{Format, Variant};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub struct Showcase {
     pub settings: ShowcaseSettings,
     /// One place for each item of the definition, in its order.
     pub pictures: Vec<Option<Picture>>,
+    /// What it asks of a customer before the first pass.
+    pub human_check: Option<HumanCheck>,
 }
 
 /// A picture beside an item.
@@ -153,7 +155,13 @@ impl Showcase {
             let widths = kept.sizes.iter().map(|size| size.0).collect();
             Some(Picture { id: kept.id.clone(), width, height, widths })
         };
-        Self { settings: settings.unwrap_or_default(), pictures: (0..definition.items.len()).map(picture).collect() }
+        // A check that this program does not know is not dropped: the strongest one stands for it.
+        let check = |name: &String| HumanCheck::parse(name).unwrap_or(HumanCheck::Answer);
+        Self {
+            settings: settings.unwrap_or_default(),
+            pictures: (0..definition.items.len()).map(picture).collect(),
+            human_check: kept.human_checks.get(&sale).map(check),
+        }
     }
 }
 
@@ -207,6 +215,14 @@ impl Engine {
         let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.vault.with(|vault| vault.set_showcase(sale.ordinal, &json))?;
         Ok(self.read_showcases_anew()?)
+    }
+
+    /// From now on customers need this check before their first pass of the sale. Durable when it returns; other processes of a cluster
+    /// know it within a second. Blocks.
+    pub fn set_human_check(&self, sale: &Sale, check: Option<HumanCheck>) -> Result<(), VaultError> {
+        let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        self.vault.with(|vault| vault.set_human_check(sale.ordinal, check.map(HumanCheck::name)))?;
+        self.read_showcases_anew()
     }
 
     /// Shows a picture beside the item of that index, in place of the one it had; the variants are by ascending width, at least one. Durable when it

@@ -36,6 +36,7 @@ pub struct IdKeys {
     purchase_mac: EncryptingKey,
     order: EncryptingKey,
     order_back: DecryptingKey,
+    human: [u8; 32],
 }
 
 impl IdKeys {
@@ -49,8 +50,14 @@ impl IdKeys {
             purchase_mask: encrypting(secret, "purchase mask"),
             purchase_mac: encrypting(secret, "purchase mac"),
             order: encrypting(secret, "order"),
+            human: derive(secret, "human check", &[]),
             order_back: DecryptingKey::ecb(cipher_key(secret, "order")).expect("AES-256 has this mode"),
         }
+    }
+
+    /// The secret that human checks are made and judged with; the same on every gate.
+    pub fn human_check_secret(&self) -> &[u8; 32] {
+        &self.human
     }
 
     /// What this customer means by this idempotency key: the purchase's id, and the key as the chain shows it. Equal inputs give the

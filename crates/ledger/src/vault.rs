@@ -68,7 +68,7 @@ pub trait VaultStore: Send {
     /// How many customers have been erased so far, by themselves or with a sale. What another process remembers of customers holds while this does not change.
     fn erasures(&mut self) -> Result<u64, VaultError>;
 
-    /// What the sales' pages show, without the pictures' bytes.
+    /// What the sales' pages show, without the pictures' bytes, and which human checks the sales have.
     fn showcases(&mut self) -> Result<KeptShowcases, VaultError>;
 
     /// How many changes there have been to what [`VaultStore::showcases`] gives. What another process remembers of it holds while this does
@@ -80,6 +80,9 @@ pub trait VaultStore: Send {
 
     /// Keeps the picture of a sale's item, in place of the one it had; without files it has none afterwards. `id` is made of the files.
     fn set_picture(&mut self, sale: SaleOrdinal, item: u16, id: &str, files: &[PictureFile]) -> Result<(), VaultError>;
+
+    /// Keeps the name of a sale's human check, in place of the one it had; without a name it has none afterwards.
+    fn set_human_check(&mut self, sale: SaleOrdinal, name: Option<&str>) -> Result<(), VaultError>;
 
     /// One file's bytes, whichever item it belongs to.
     fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError>;

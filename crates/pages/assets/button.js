@@ -4,9 +4,11 @@
 //   doorbuster-state   { state }                      what the button shows now
 //   doorbuster-held    { order, purchase, fresh, .. } the units are the customer's: lead them to pay. `fresh`: won on this page
 //   doorbuster-end     { code }                       the press has ended in a no
+//   doorbuster-check   { url }                        the sale asks for letters first: the browser goes to its page, unless prevented
 //   doorbuster-sign-in {}                             pressed by somebody without a token, or with one that is not believed any more
 
-import { Api, Clock, SECOND, Sale, Wish, follow, sleep } from "./core.js";
+import { Clock, SECOND, sleep } from "./clock.js";
+import { Api, Sale, Wish, follow } from "./core.js";
 import { Countdown, Speech, view } from "./speech.js";
 
 const BASE = new URL(import.meta.url).origin;
@@ -69,6 +71,8 @@ class Counter {
     const { body, sent, received } = await read(path, `there is no sale ${JSON.stringify(name)} at ${BASE}`);
     clock.note(Date.parse(body.server_time), sent, received, 2 * SECOND);
     const sale = (this.sale = new Sale(this.api, clock, body, () => owner(this.customer)));
+    // Letters are for a page of ours, and then it gives a no.
+    sale.prove = async () => (await import(`${BASE}/human.js`)).prove(sale);
     clock.measure(open, 3);
     document.addEventListener("visibilitychange", () => document.hidden || !this.buttons.size || sale.look());
     // What another tab has won or ended is ours too.
@@ -271,12 +275,19 @@ class DoorbusterButton extends HTMLElement {
     this.#isPressed = true;
     await work(wish);
     this.#isPressed = false;
-    if (wish.refusal) this.#tell("end", { code: wish.refusal });
+    if (wish.refusal === "challenge_required") this.#leadToCheck();
+    else if (wish.refusal) this.#tell("end", { code: wish.refusal });
     else if (wish.state === "signed_out") this.#tell("sign-in", {});
   }
 
+  /** The customer is handed over as the shop does it, in the fragment, which no server sees. */
+  #leadToCheck() {
+    const url = `${BASE}/sales/${this.#counter.sale.answer.sale}#token=${encodeURIComponent(this.#counter.customer)}`;
+    if (this.#tell("check", { url })) location.assign(url);
+  }
+
   #tell(name, detail) {
-    this.dispatchEvent(new CustomEvent(`doorbuster-${name}`, { detail, bubbles: true, composed: true }));
+    return this.dispatchEvent(new CustomEvent(`doorbuster-${name}`, { detail, bubbles: true, composed: true, cancelable: true }));
   }
 
   #render() {

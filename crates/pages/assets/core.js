@@ -1,15 +1,14 @@
 // What the page and the button share: the server's clock, requests, one sale, and one wish to buy.
 // Nothing here touches the document, so that a shop's page can use it as well as ours.
 
-export const SECOND = 1000;
+import { SECOND, sleep } from "./clock.js";
+
 /** Where all have one slot, the opening, the page waits this much longer at random, so that they are no wall. Slots of their own are spread already. */
 const JITTER_MS = 300;
 const RETRY_MS_MAX = 15 * SECOND;
 /** Answers that promise nothing: the same key is sent again. */
 const ASK_AGAIN = ["outcome_unknown", "rate_limited", "overloaded", "paused", "storage_full", "internal", "interrupted"];
 const NEEDS_PASS = ["pass_expired", "pass_spent", "pass_invalid", "pass_foreign"];
-
-export const sleep = (ms) => new Promise((wake) => setTimeout(wake, Math.max(0, ms)));
 
 /** A short wait that ends at once when the network comes back. */
 const pause = (ms) =>
@@ -25,49 +24,6 @@ const pause = (ms) =>
 
 /** The n-th wait between two tries, a random part of a growing time. */
 const backOff = (round) => Math.min(SECOND * 2 ** Math.min(round, 5), RETRY_MS_MAX) * (0.5 + Math.random());
-
-/** The server's clock, as an offset to the browser's monotonic one: what somebody does to the wall clock changes nothing. */
-export class Clock {
-  #low = -Infinity;
-  #high = Infinity;
-  #wall = 0;
-
-  /** The server said `time`, at most `age` ms ago, in an answer to what was sent at `sent` and had come by `received`. */
-  note(time, sent, received, age = 0) {
-    const low = time - received;
-    const high = time + age - sent;
-    // Two measurements that exclude each other: the machine slept, or the server's clock was set. The later one is right.
-    const fits = low <= this.#high && high >= this.#low;
-    this.#low = fits ? Math.max(low, this.#low) : low;
-    this.#high = fits ? Math.min(high, this.#high) : high;
-    this.#wall = Date.now() - performance.now();
-  }
-
-  /** Until something was measured the wall clock has to do. */
-  now() {
-    const offset = (this.#low + this.#high) / 2;
-    return Number.isFinite(offset) ? performance.now() + offset : Date.now();
-  }
-
-  /** By how much it may be wrong, in ms. */
-  get error() {
-    return (this.#high - this.#low) / 2;
-  }
-
-  /** Whether this machine slept or was set since the last measurement. */
-  get isDoubtful() {
-    return Math.abs(Date.now() - performance.now() - this.#wall) > SECOND;
-  }
-
-  async measure(api, rounds) {
-    if (this.isDoubtful) this.#low = -Infinity, this.#high = Infinity;
-    for (let round = 0; round < rounds; round += 1) {
-      await sleep(50 + 200 * Math.random());
-      const told = await api.ask("GET", "/v1/time", { isPublic: true });
-      if (told.status === 200) this.note(told.body.unix_ms, told.sent, told.received);
-    }
-  }
-}
 
 /** Requests to the engine. `base` is empty on its own pages, where the session's cookie speaks for the customer. */
 export class Api {
@@ -157,6 +113,10 @@ export class Sale {
   isReachable = true;
   /** The code of why nothing can be bought from this page. */
   refusal = null;
+  /** Does what a sale with a human check asks for, and gives what was said to whoever then took the pass. */
+  prove = null;
+  /** The state of a human check that is under way. */
+  checking = null;
   #pass = null;
   #asking = null;
   #listeners = new Set();
@@ -241,7 +201,7 @@ export class Sale {
   pass(fresh = false) {
     if (this.refusal) return { status: 403, body: { code: this.refusal } };
     if (this.#pass && !fresh && Date.parse(this.#pass.expires_at) > this.clock.now()) return { pass: this.#pass };
-    this.#asking ??= this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`).then((told) => {
+    this.#asking ??= this.#take().then((told) => {
       this.#asking = null;
       if (told.status === 201) this.#pass = told.body;
       return told.status === 201 ? { pass: told.body } : told;
@@ -249,12 +209,26 @@ export class Sale {
     return this.#asking;
   }
 
-  /** Takes the pass before the crowd presses, spread over the time until the opening. */
+  async #take() {
+    const told = await this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`);
+    if (told.body.code !== "challenge_required" || !this.prove) return told;
+    // What it needs may not have come.
+    return this.prove().catch(() => ({ status: 0, body: {}, after: 0 }));
+  }
+
+  check(state) {
+    this.checking = state;
+    this.changed();
+  }
+
+  /** Takes the pass before the crowd presses, spread over the time until the opening; what a person has to do for it is asked at once. */
   async takePassAhead() {
     if (!this.isSignedIn || this.#pass || this.phase === "closed") return;
     const now = this.clock.now();
     const from = Date.parse(this.answer.passes_open_at);
-    const room = Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
+    const room = /answer|static/.test(this.answer.human_check)
+      ? SECOND
+      : Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
     await pause(Math.max(0, from - now) + room * Math.random());
     // Whoever comes too many is told when to come again.
     await insist(async () => {
@@ -323,9 +297,10 @@ export class Wish {
     );
   }
 
-  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer not_eligible trouble */
+  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer not_eligible check_device check_letters check_page trouble */
   get state() {
     const { sale } = this;
+    if (this.trouble?.state === "deciding" && sale.checking) return sale.checking;
     if (this.trouble) return this.trouble.state;
     if (this.wish) return "deciding";
     const { purchase } = this;
@@ -466,7 +441,7 @@ export class Wish {
     } else if (/^grants_|^unpaid_/.test(code)) {
       this.#end("limit", code);
     } else {
-      this.#end(code === "not_eligible" ? code : "trouble", code);
+      this.#end(code === "not_eligible" ? code : code === "challenge_required" ? "check_page" : "trouble", code);
     }
   }
 }

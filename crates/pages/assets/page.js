@@ -1,6 +1,7 @@
 // Our own pages: puts what the page was made with together with what happens, and the person's presses with the sale.
 
-import { Api, Clock, Sale, Wish, follow, insist, sleep, store } from "./core.js";
+import { Clock, sleep } from "./clock.js";
+import { Api, Sale, Wish, follow, insist, store } from "./core.js";
 import { Countdown, Speech, view } from "./speech.js";
 
 const given = JSON.parse(document.querySelector("#given").textContent);
@@ -145,7 +146,18 @@ const keepUp = (render) => setInterval(render, 250);
 async function salePage() {
   const sale = new Sale(api, clock, given.sale, who);
   sale.isSignedIn = isIn;
+  /** Whether somebody has pressed, and so waits for the check. */
+  let isAwaited = false;
+  sale.prove = async () => {
+    const [{ prove }, words] = await Promise.all([import("/human.js"), checkWords()]);
+    return prove(sale, { words, isAwaited: () => isAwaited });
+  };
   const panels = [...document.querySelectorAll("[data-item]")].map((panel) => itemPanel(panel, sale, comeInFirst));
+  document.querySelector(".items").addEventListener("click", ({ target }) => {
+    if (target.dataset.do !== "press") return;
+    isAwaited = true;
+    find("#check-letters")?.focus();
+  });
   const render = () => panels.forEach((panel) => panel.render());
   sale.onChange(render);
   const enter = async () => {
@@ -187,6 +199,13 @@ async function salePage() {
   const toOpening = Date.parse(sale.answer.opens_at) - clock.now();
   if (toOpening > 20_000) setTimeout(() => clock.measure(api, 2), toOpening - 10_000 - 8_000 * Math.random());
   await sale.watch();
+}
+
+/** Loaded with the check, and not with every page. */
+async function checkWords() {
+  const told = await insist(() => api.ask("GET", `/check/words?lang=${document.documentElement.lang}`, { isPublic: true }));
+  // What the items say meanwhile is among them.
+  return Object.assign(given.words, told.body);
 }
 
 function itemPanel(panel, sale, comeInFirst) {

@@ -1,6 +1,6 @@
 // How things are said: money, dates and spans by locale, and what a screen reader is told aloud.
 
-import { SECOND } from "./core.js";
+import { SECOND } from "./clock.js";
 /** Seconds before an end at which it is announced, and no others. */
 const ANNOUNCED = [60, 30, 10, 0];
 
@@ -92,7 +92,7 @@ export function view(wish, speech) {
           : text(state),
     // While it is not yet time the button stays where it is, so that nothing moves under the finger at the opening.
     button: !["yours", "paid", "ended", "closed"].includes(state) || again,
-    enabled: state === "open" || state === "signed_out" || again || (state === "fewer" && free) || (state === "offline" && free && !wish.wish),
+    enabled: state === "open" || state === "check_page" || state === "signed_out" || again || (state === "fewer" && free) || (state === "offline" && free && !wish.wish),
     clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : null,
     announces: { not_yet: "opening", yours: "paying" }[state],
   };

@@ -121,6 +121,11 @@ impl Asset {
         Self::new("button", "js", "text/javascript; charset=utf-8", built!("button.js"))
     }
 
+    /// The human check, which page and button load when they are asked for one.
+    pub(crate) fn human() -> Self {
+        Self::new("human", "js", "text/javascript; charset=utf-8", built!("human.js"))
+    }
+
     /// The pages' style, with what a theme adds.
     pub(crate) fn style(theme: Option<&str>) -> Self {
         let built = built!("page.css");
@@ -168,16 +173,21 @@ mod tests {
 
     #[test]
     fn scripts_are_within_their_sizes_and_whole() {
-        let (page, button) = (Asset::script(), Asset::button());
+        let (page, button, human) = (Asset::script(), Asset::button(), Asset::human());
         for asset in [&page, &button, &Asset::style(None)] {
             let text = String::from_utf8(asset.encoded.plain().to_vec()).unwrap();
             assert!(!text.contains("\nimport ") && !text.contains("\nexport "), "{}", asset.path);
             assert!(!text.contains("//!") && !text.contains("\n//"), "{}", asset.path);
         }
+        let text = String::from_utf8(human.encoded.plain().to_vec()).unwrap();
+        assert!(
+            !text.contains("\nimport ") && !text.contains("\n//") && text.contains("\nexport async function prove(")
+        );
+        assert!(human.encoded.pick(Some("br")).0.len() <= 4_096, "{}", human.encoded.pick(Some("br")).0.len());
         assert!(page.encoded.pick(Some("br")).0.len() <= 8_192, "{}", page.encoded.pick(Some("br")).0.len());
         assert!(button.encoded.pick(Some("br")).0.len() <= 8_192, "{}", button.encoded.pick(Some("br")).0.len());
         // What a browser has to read once it is there, which docs/button.md tells.
-        assert!(button.encoded.plain().len() <= 24_576, "{}", button.encoded.plain().len());
+        assert!(button.encoded.plain().len() <= 25_600, "{}", button.encoded.plain().len());
     }
 
     #[test]

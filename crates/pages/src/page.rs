@@ -81,6 +81,7 @@ pub struct Site {
     script: Asset,
     style: Asset,
     button: Asset,
+    human: Asset,
     logo: Option<Asset>,
 }
 
@@ -162,7 +163,15 @@ impl Site {
         let words = Words::load(options.words_folder.as_deref(), &options.language)?;
         let style = Asset::style(options.theme.style().as_deref());
         let logo = options.logo.as_deref().map(read_logo).transpose()?;
-        Ok(Self { options, words, style, script: Asset::script(), button: Asset::button(), logo })
+        Ok(Self {
+            options,
+            words,
+            style,
+            script: Asset::script(),
+            button: Asset::button(),
+            human: Asset::human(),
+            logo,
+        })
     }
 
     /// The file of that path, if pages load one there.
@@ -176,14 +185,26 @@ impl Site {
         &self.button
     }
 
+    /// The script of the human check.
+    pub fn human_check(&self) -> &Asset {
+        &self.human
+    }
+
     /// The language for a request.
     pub fn language(&self, asked: Option<&str>, accept_language: Option<&str>) -> &Language {
         self.words.choose(asked, accept_language)
     }
 
+    /// The words of the human check: a JSON object.
+    pub fn check_words(&self, language: &Language) -> String {
+        serde_json::json!(language.check()).to_string()
+    }
+
     /// The words of the buy button: a JSON object with `language`, `direction` and `words`.
     pub fn button_words(&self, language: &Language, button: Option<&str>) -> String {
         let mut words = language.spoken().clone();
+        let states = language.check().iter().filter(|(word, _)| word.starts_with("state_"));
+        words.extend(states.map(|(word, text)| (word.clone(), text.clone())));
         words.insert("button".to_owned(), button.unwrap_or(language.page("button")).to_owned());
         let told = serde_json::json!({ "language": language.tag, "direction": language.direction, "words": words });
         told.to_string()

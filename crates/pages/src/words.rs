@@ -55,6 +55,7 @@ pub struct Language {
     pub direction: String,
     page: BTreeMap<String, String>,
     said: BTreeMap<String, String>,
+    check: BTreeMap<String, String>,
 }
 
 /// A catalogue's file.
@@ -67,6 +68,8 @@ struct File {
     page: BTreeMap<String, String>,
     #[serde(default)]
     said: BTreeMap<String, String>,
+    #[serde(default)]
+    check: BTreeMap<String, String>,
 }
 
 impl Language {
@@ -78,6 +81,11 @@ impl Language {
     /// A word that a script says.
     pub fn said(&self, word: &str) -> &str {
         self.said.get(word).map_or("", String::as_str)
+    }
+
+    /// The words of the human check.
+    pub(crate) fn check(&self) -> &BTreeMap<String, String> {
+        &self.check
     }
 
     /// What a script has to know to speak.
@@ -98,6 +106,7 @@ impl Language {
         }
         merge("page", &mut language.page, file.page)?;
         merge("said", &mut language.said, file.said)?;
+        merge("check", &mut language.check, file.check)?;
         Ok(language)
     }
 }
@@ -215,6 +224,7 @@ fn compiled_in() -> BTreeMap<String, Language> {
         direction: file.direction.unwrap_or_default(),
         page: file.page,
         said: file.said,
+        check: file.check,
     };
     let language = |(tag, text): &(&str, &str)| {
         let language = english.with(tag, parse(text)).expect("the words compiled in are words");
@@ -240,6 +250,7 @@ mod tests {
             let file: File = toml::from_str(text).unwrap();
             assert_eq!(file.page.keys().collect::<Vec<_>>(), english.page.keys().collect::<Vec<_>>(), "{tag}");
             assert_eq!(file.said.keys().collect::<Vec<_>>(), english.said.keys().collect::<Vec<_>>(), "{tag}");
+            assert_eq!(file.check.keys().collect::<Vec<_>>(), english.check.keys().collect::<Vec<_>>(), "{tag}");
         }
         assert_eq!(languages["ar"].direction, "rtl");
     }

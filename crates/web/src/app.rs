@@ -11,6 +11,7 @@ use pages::Site;
 use till::Till;
 use tokio::sync::Semaphore;
 
+use crate::human::{HumanChecks, HumanOptions};
 use crate::limits::{LimitOptions, Limits};
 use crate::metrics::Metrics;
 use crate::overload::{Overload, OverloadOptions};
@@ -32,6 +33,8 @@ pub struct AppOptions {
     pub limits: LimitOptions,
     /// From where on requests are left out.
     pub overload: OverloadOptions,
+    /// How human checks behave.
+    pub human: HumanOptions,
 }
 
 /// The state that all serving threads share.
@@ -41,6 +44,7 @@ pub struct App {
     pub(crate) pending: PendingTable,
     pub(crate) limits: Limits,
     pub(crate) overload: Overload,
+    pub(crate) human: HumanChecks,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Streams>,
     pub(crate) feed: Feed,
@@ -72,16 +76,18 @@ impl App {
     ) -> Arc<Self> {
         let request_prefix = format!("{:x}-", engine.now() ^ (u64::from(std::process::id()) << 44));
         let metrics = Metrics::new();
-        let counting = (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
+        let counting = || (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
         let (limited, blocks) = (metrics.limited.clone(), metrics.automatic_blocks.clone());
-        let limits = Limits::new(options.limits.clone(), counting, limited, blocks);
+        let limits = Limits::new(options.limits.clone(), counting(), limited, blocks);
         let overload = Overload::new(options.overload, metrics.shed.clone());
+        let human = HumanChecks::new(engine.ids.human_check_secret(), options.human.clone(), counting());
         Arc::new(Self {
             engine,
             options,
             pending: PendingTable::default(),
             limits,
             overload,
+            human,
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             feed: Feed::default(),

@@ -6,27 +6,30 @@ use admission::{Answer, Command, Grant, Query as Ask, Request};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use domain::{ChainTime, Pseudonym, PurchaseId, PurchaseNumber, Refusal, SalePhase, Stage, fault};
 use engine::Sale;
 use gate::identity::Identity;
 use gate::pass::{Pass, token_hash};
 use http::{HeaderMap, StatusCode};
-use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
+use ledger::NewCustomer;
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::human::{self, PassBody};
 use crate::limits::{self, Kind};
 use crate::page::PageQuery;
 use crate::problem::{Problem, ProblemBody};
 use crate::purchase::{unchained, undecided};
 use crate::wire::{self, MineAnswer, OrdersAnswer, PassAnswer, PendingAnswer, PurchaseAnswer};
-use crate::{identify, payments};
+use crate::{body, identify, payments};
 
 const ORDERS_PER_PAGE: usize = 50;
 
-/// Take a pass. Asking again gives another pass with the same slot.
+/// Take a pass; the first one of a sale with a human check with the answer to a challenge. Asking again gives another pass with the same
+/// slot.
 #[utoipa::path(
-    post, path = "/v1/sales/{sale}/passes", tag = "customers", params(("sale" = String, Path)),
+    post, path = "/v1/sales/{sale}/passes", tag = "customers", params(("sale" = String, Path)), request_body = PassBody,
     responses((status = 201, body = PassAnswer), (status = "default", body = ProblemBody)),
     security(("token" = []))
 )]
@@ -34,15 +37,18 @@ pub(crate) async fn take_pass(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     headers: HeaderMap,
+    bytes: Bytes,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     app.overload.take_pass(&app.engine)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
-    let pass = issue_pass(&app, &sale, &identity, &headers).await?;
+    let body: PassBody = body::json(body::content_type(&headers), &bytes)?;
+    let pass = issue_pass(&app, &sale, &identity, &headers, &body).await?;
     Ok((StatusCode::CREATED, Json(pass)))
 }
 
-async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &HeaderMap) -> Result<PassAnswer, Problem> {
+/// Whether there are passes of the sale now, and some for this customer; gives what time it is.
+pub(crate) fn may_take_pass(app: &App, sale: &Sale, identity: &Identity) -> Result<ChainTime, Problem> {
     limits::of_passenger(app, identity)?;
     let (definition, view) = (sale.definition(), sale.view());
     let now = ChainTime(app.engine.now());
@@ -55,6 +61,18 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
     if view.phase() > SalePhase::Open {
         return Err(Refusal::Closed.into());
     }
+    Ok(now)
+}
+
+async fn issue_pass(
+    app: &App,
+    sale: &Sale,
+    identity: &Identity,
+    headers: &HeaderMap,
+    body: &PassBody,
+) -> Result<PassAnswer, Problem> {
+    let now = may_take_pass(app, sale, identity)?;
+    let (definition, view) = (sale.definition(), sale.view());
     let customer = identify::pseudonym(sale, identity);
     // The vault first: a pass that is out stands for a customer who can be found.
     let new = NewCustomer {
@@ -63,16 +81,10 @@ async fn issue_pass(app: &App, sale: &Sale, identity: &Identity, headers: &Heade
         issuer: identity.issuer.clone(),
         subject: identity.subject.clone(),
     };
-    let customer_key = app.engine.vault.ensure_customer(new).await.map_err(|error| match error {
-        CustomerError::Overloaded => Refusal::Overloaded.into(),
-        CustomerError::Vault(VaultError::Store(StoreError::Full)) => Refusal::StorageFull.into(),
-        // Purchases with passes that are out go on meanwhile.
-        CustomerError::Vault(VaultError::Store(StoreError::Unreachable(reason))) => {
-            tracing::error!(reason, "the vault is away: no pass is given out");
-            Refusal::Overloaded.into()
-        }
-        CustomerError::Closed | CustomerError::Vault(_) => Problem::internal(&error),
-    })?;
+    let customer_key = match sale.showcase().human_check {
+        None => app.engine.vault.ensure_customer(new).await.map_err(human::of_vault)?,
+        Some(_) => human::admitted(app, sale, new, &limits::known_as(&app.engine, identity), body).await?,
+    };
     let mut number = [0; 8];
     aws_lc_rs::rand::fill(&mut number).map_err(|error| Problem::internal(&error))?;
     let pass = Pass {
@@ -112,7 +124,7 @@ pub(crate) async fn mine(
     let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let issued = match app.overload.take_pass(&app.engine) {
-        Ok(()) => issue_pass(&app, &sale, &identity, &headers).await,
+        Ok(()) => issue_pass(&app, &sale, &identity, &headers, &PassBody::default()).await,
         Err(problem) => Err(problem),
     };
     let pass = match issued {
@@ -126,6 +138,7 @@ pub(crate) async fn mine(
                     | Refusal::StorageFull
                     | Refusal::Overloaded
                     | Refusal::Blocked
+                    | Refusal::ChallengeRequired
             ) =>
         {
             None

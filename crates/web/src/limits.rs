@@ -61,7 +61,7 @@ pub struct LimitOptions {
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Taking passes, and beginning sessions.
+    /// Taking passes, human checks before them, and beginning sessions.
     Passes,
     Purchases,
     /// How things stand, and what is done with them.
@@ -85,7 +85,9 @@ impl Kind {
         let mut parts = path.split('/');
         let (what, _, of_it) = (parts.next()?, parts.next(), parts.next());
         match (what, of_it) {
-            ("session", _) | ("sales", Some("passes")) => Some(Self::Passes),
+            // Sets of pictures are everybody's, and an edge keeps them.
+            ("sales", Some("challenges")) if parts.next() == Some("static") => None,
+            ("session", _) | ("sales", Some("passes" | "challenges")) => Some(Self::Passes),
             ("sales", Some("items")) => Some(Self::Purchases),
             // Its ticket was counted, and is good once.
             ("purchases", Some("events")) => None,
@@ -364,7 +366,7 @@ pub(crate) async fn identity(app: &App, headers: &HeaderMap, kind: Kind) -> Resu
 }
 
 /// Tells customers apart over all sales.
-fn known_as(engine: &Engine, identity: &Identity) -> [u8; 16] {
+pub(crate) fn known_as(engine: &Engine, identity: &Identity) -> [u8; 16] {
     engine.customer_hash(&identity.issuer, &identity.subject)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use domain::{Promise, Refusal, SalePhase, Stage};
+use domain::{HumanCheck, Promise, Refusal, SalePhase, Stage};
 use engine::{Engine, Shared, SharedCounts};
 use ledger::{FollowState, Service};
 use limiter::overload::{Ceiling, Priority};
@@ -24,6 +24,38 @@ struct CodeLabel {
 struct LimitLabel {
     by: &'static str,
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabel {
+    check: &'static str,
+    outcome: &'static str,
+}
+
+/// What became of a challenge.
+#[derive(Clone, Copy)]
+pub(crate) enum CheckOutcome {
+    Given,
+    Passed,
+    Wrong,
+    TooFast,
+    Used,
+    Expired,
+    NotBelieved,
+}
+
+impl CheckOutcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Passed => "passed",
+            Self::Wrong => "wrong",
+            Self::TooFast => "too_fast",
+            Self::Used => "used",
+            Self::Expired => "expired",
+            Self::NotBelieved => "not_believed",
+        }
+    }
 }
 
 impl LimitLabel {
@@ -140,6 +172,7 @@ pub(crate) struct Metrics {
     pub(crate) shed: ShedCounters,
     in_flight: Gauge,
     in_flight_ceiling: Gauge,
+    human_checks: Family<CheckLabel, Counter>,
     limit_entries: Family<LimitLabel, Gauge>,
     automatic_in_force: Gauge,
     shared: SharedMetrics,
@@ -186,6 +219,7 @@ impl Metrics {
             shed: register_shed(&mut registry),
             in_flight: Gauge::default(),
             in_flight_ceiling: Gauge::default(),
+            human_checks: Family::default(),
             limit_entries: Family::default(),
             automatic_in_force: Gauge::default(),
             shared: SharedMetrics::default(),
@@ -237,6 +271,8 @@ impl Metrics {
     }
 
     fn register_limits(&self, registry: &mut Registry) {
+        let checks = "Challenges of human checks, by what became of them";
+        registry.register("human_checks", checks, self.human_checks.clone());
         registry.register(
             "limit_entries",
             "Addresses or customers that a limit counts now",
@@ -255,6 +291,12 @@ impl Metrics {
         if let Some((_, counter)) = self.refusals.iter().find(|(of, _)| *of == refusal) {
             counter.inc();
         }
+    }
+
+    /// Counts what became of a challenge; which check it was of is not known of one that is not believed.
+    pub(crate) fn count_check(&self, check: Option<HumanCheck>, outcome: CheckOutcome) {
+        let label = CheckLabel { check: check.map_or("unknown", HumanCheck::name), outcome: outcome.name() };
+        self.human_checks.get_or_create(&label).inc();
     }
 
     pub(crate) fn reached(&self, stage: Stage) {

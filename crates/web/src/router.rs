@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{
-    accounts, admin, blocks, customers, docs, erase, export, feed, handover, hold_token, overload, pass_keys, payments,
-    pictures, purchase, session, shop, site, stream, tokens, webhooks, wire,
+    accounts, admin, blocks, challenges, customers, docs, erase, export, feed, handover, hold_token, overload,
+    pass_keys, payments, pictures, purchase, session, shop, site, stream, tokens, webhooks, wire,
 };
 
 #[derive(OpenApi)]
@@ -49,6 +49,10 @@ fn public_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(shop::sale))
         .routes(routes!(shop::heads))
         .routes(routes!(session::begin, session::end))
+        .routes(routes!(challenges::challenge))
+        .routes(routes!(challenges::audio))
+        .routes(routes!(challenges::fixed_set))
+        .routes(routes!(challenges::fixed_file))
         .routes(routes!(customers::take_pass))
         .routes(routes!(customers::mine))
         .routes(routes!(customers::purchase_status))
@@ -72,6 +76,7 @@ fn admin_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(admin::turn_sale))
         .routes(routes!(admin::change_stock))
         .routes(routes!(pictures::showcase, pictures::set_showcase))
+        .routes(routes!(challenges::set_human_check))
         .routes(routes!(pictures::set_picture, pictures::remove_picture))
         .routes(routes!(admin::orders))
         .routes(routes!(accounts::payments))

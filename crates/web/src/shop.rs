@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use domain::{ChainTime, Money, Refusal, SalePhase};
+use domain::{ChainTime, HumanCheck, Money, Refusal, SalePhase};
 use engine::Sale;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -70,6 +70,7 @@ pub(crate) fn describe(app: &App, sale: &Sale) -> SaleAnswer {
         test: definition.test,
         phase,
         paused: view.is_paused(),
+        human_check: HumanCheck::name_of(sale.showcase().human_check),
         passes_open_at: definition.passes_open_at,
         opens_at: definition.opens_at,
         opened_at: view.opened_at(),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use domain::{ChainTime, Refusal, SalePhase};
 use engine::Sale;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use pages::{Availability, Encoded, ItemView, Language, PictureView, SaleView};
+use pages::{Asset, Availability, Encoded, ItemView, Language, PictureView, SaleView};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -36,7 +36,7 @@ const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-p
 const RESOURCE_POLICY: (HeaderName, HeaderValue) =
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin"));
 /// Nothing inline, nothing from elsewhere, no text that becomes a script. The empty picture stands for an icon.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors ";
 
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -47,8 +47,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/mine", get(mine))
         .route("/assets/{file}", get(asset))
         .route("/button.js", get(button))
+        .route("/human.js", get(human_check))
         .route("/button/words", get(button_words))
         .route("/button/access", get(button_access))
+        .route("/check/words", get(check_words))
 }
 
 /// Pages that were made a moment ago.
@@ -230,13 +232,21 @@ async fn asset(State(app): State<Arc<App>>, Path(file): Path<String>, headers: H
 
 /// The buy button under a name that does not change, for a shop's page.
 async fn button(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let asset = app.site.button();
+    for_shops(app.site.button(), &headers)
+}
+
+/// The human check, which the button loads when it is asked for one.
+async fn human_check(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    for_shops(app.site.human_check(), &headers)
+}
+
+fn for_shops(asset: &Asset, headers: &HeaderMap) -> Response {
     // Its path has its hash.
     let tag = format!("\"{}\"", asset.path);
-    let mut response = if identify::once(&headers, header::IF_NONE_MATCH).is_some_and(|known| known == tag) {
+    let mut response = if identify::once(headers, header::IF_NONE_MATCH).is_some_and(|known| known == tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        encoded(&asset.encoded, identify::once(&headers, header::ACCEPT_ENCODING))
+        encoded(&asset.encoded, identify::once(headers, header::ACCEPT_ENCODING))
     };
     let to = response.headers_mut();
     to.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
@@ -261,6 +271,19 @@ async fn button_words(State(app): State<Arc<App>>, Query(query): Query<PageQuery
     to.insert(header::CACHE_CONTROL, FIVE_MINUTES);
     to.insert(header::VARY, HeaderValue::from_static("accept-encoding, accept-language"));
     to.extend([LET_ALL_IN]);
+    response
+}
+
+/// What the human check says, in the language of its page.
+async fn check_words(State(app): State<Arc<App>>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Response {
+    let language = app.site.language(query.lang.as_deref(), identify::once(&headers, header::ACCEPT_LANGUAGE));
+    let name = format!("/check/words {}", language.tag);
+    let words = app.pages.get(name, app.engine.now(), || app.site.check_words(language));
+    let mut response = encoded(&words, identify::once(&headers, header::ACCEPT_ENCODING));
+    let to = response.headers_mut();
+    to.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    to.insert(header::CACHE_CONTROL, FIVE_MINUTES);
+    to.insert(header::VARY, HeaderValue::from_static("accept-encoding, accept-language"));
     response
 }
 

@@ -3,12 +3,13 @@
 //! Gates of a cluster share which tickets were used, in Redis. While it is away each knows its own only, and a ticket opens a stream at each
 //! gate, all of them its customer's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::{ChainTime, Pseudonym, Refusal, SaleOrdinal, limits};
 use gate::StreamTicket;
+use limiter::{Once, Spent};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::app::App;
@@ -25,17 +26,17 @@ pub(crate) struct Streams {
     gauge: Gauge,
 }
 
-#[derive(Default)]
 struct Table {
     open: usize,
     of_customers: HashMap<Whose, usize>,
-    /// Those that would still be believed, the one that expires first in front.
-    used: BTreeSet<(ChainTime, [u8; 8])>,
+    /// The tickets.
+    used: Once<[u8; 8]>,
 }
 
 impl Streams {
     pub(crate) fn new(gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), gauge })
+        let used = Once::new(limits::STREAM_TICKETS_USED_MAX);
+        Arc::new(Self { table: Mutex::new(Table { open: 0, of_customers: HashMap::new(), used }), gauge })
     }
 
     /// Uses a ticket for a place. A ticket for which there is no room is not used.
@@ -47,20 +48,16 @@ impl Streams {
     ) -> Result<Place, Refusal> {
         let whose = (sale, ticket.customer);
         let mut table = self.lock();
-        while table.used.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
-            table.used.pop_first();
-        }
-        if ticket.expires_at <= now || table.used.contains(&(ticket.expires_at, ticket.nonce)) {
+        if table.used.is_spent(ticket.nonce, ticket.expires_at.0, now.0) {
             return Err(Refusal::TicketInvalid);
         }
         let of_customer = table.of_customers.get(&whose).copied().unwrap_or_default();
         if table.open >= limits::STREAMS_MAX
             || of_customer >= limits::STREAMS_PER_CUSTOMER_MAX
-            || table.used.len() >= limits::STREAM_TICKETS_USED_MAX
+            || table.used.spend(ticket.nonce, ticket.expires_at.0, now.0) != Spent::Now
         {
             return Err(Refusal::Overloaded);
         }
-        table.used.insert((ticket.expires_at, ticket.nonce));
         table.of_customers.insert(whose, of_customer + 1);
         table.open += 1;
         self.gauge.inc();

@@ -239,6 +239,8 @@ pub struct SaleAnswer {
     pub phase: SalePhase,
     /// Whether purchases are paused.
     pub paused: bool,
+    /// What it asks of a customer before the first pass: `none`, `proof_of_work`, `answer` or `static`.
+    pub human_check: &'static str,
     /// From when passes are given out.
     #[schema(value_type = String, format = DateTime)]
     pub passes_open_at: ChainTime,
@@ -327,7 +329,7 @@ pub struct ItemPictureAnswer {
 /// Everything of one customer in a sale.
 #[derive(Serialize, ToSchema)]
 pub struct MineAnswer<'a> {
-    /// A pass, while the sale gives them out.
+    /// A pass, while the sale gives them out; and where it has a human check, for whoever has passed it.
     pub pass: Option<PassAnswer>,
     /// Purchases with their orders, newest first.
     pub purchases: Vec<PurchaseAnswer<'a>>,

@@ -13,7 +13,7 @@ type Press = fn(&Page);
 const BUTTON: &str = "doorbuster-button >>> button";
 /// Notes what the button tells, as a shop would hear it.
 const SCRIPT: &str = "window.told = [];
-    for (const name of ['state', 'held', 'end', 'sign-in'])
+    for (const name of ['state', 'held', 'end', 'check', 'sign-in'])
       document.addEventListener(`doorbuster-${name}`, ({ detail, target }) => told.push([name, detail, target.id]));";
 const STYLE: &str = "body { background: canvas; color: canvastext; color-scheme: light dark }
     doorbuster-button { --doorbuster-button: rgb(1, 99, 3); --doorbuster-button-text: rgb(255, 255, 254) }
@@ -403,4 +403,40 @@ fn the_example_shop_sells() {
     assert_eq!(server.counts("drop"), [1, 1, 0, 0]);
     assert_eq!(page.violations(), Vec::<String>::new());
     assert_eq!(page.console(), Vec::<String>::new());
+}
+
+/// Asks for the check before anybody can take a pass of the sale.
+fn with_check(check: &str) -> Shop {
+    let shop = Shop::open(&open_sale("drop", 5), ONE);
+    let request = Request::new("PUT", "/admin/v1/sales/drop/human-check").json(&json!({ "human_check": check }));
+    shop.server.operate(request).is(200, "");
+    shop.until_state("signed_out");
+    let token = shop.server.stranger("anna", "drop").token;
+    shop.page.eval(&format!("one.token = {}, 0", json!(token)));
+    shop.until_state("open");
+    shop
+}
+
+#[test]
+fn the_button_computes_a_proof_of_work_in_its_place() {
+    let shop = with_check("proof_of_work");
+    shop.page.click(BUTTON);
+    shop.until_state("yours");
+    assert_eq!(shop.told("held").len(), 1);
+    assert_eq!(shop.requests("GET", "/human.js"), 1);
+    shop.is_fine();
+}
+
+#[test]
+fn the_button_leads_to_the_sales_page_for_letters() {
+    let shop = with_check("answer");
+    shop.page.eval("addEventListener('doorbuster-check', (event) => event.preventDefault(), { once: true }), 0");
+    shop.page.click(BUTTON);
+    shop.until_state("check_page");
+    let url = shop.told("check")[0]["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with(&format!("http://{}/sales/drop#token=", shop.server.public())), "{url}");
+    assert_eq!(shop.told("end"), Vec::<Value>::new());
+    shop.is_fine();
+    shop.page.click(BUTTON);
+    shop.page.until("the sale's page with the check", "document.querySelector('#check img')?.naturalWidth > 0");
 }

@@ -5,6 +5,7 @@ mod buying;
 mod embed;
 mod first_view;
 mod harness;
+mod human;
 mod network;
 mod sandbox;
 mod shop;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use serde_json::json;
 use system_tests::cluster::{Cluster, master_of};
-use system_tests::{Customer, ISSUER, Reach, Reply, Request, SMALL_PICTURE, eventually, open_sale, until};
+use system_tests::human::solve;
+use system_tests::{
+    Customer, ISSUER, Reach, Reply, Request, SMALL_PICTURE, eventually, now_milliseconds, open_sale, token_of, until,
+};
 
 #[test]
 fn winner_retry_on_other_gate_is_held() {
@@ -349,4 +352,27 @@ fn a_picture_and_an_embedder_are_known_to_every_process() {
     other.operate(Request::new("DELETE", &format!("{path}/items/boot/picture"))).is(200, "");
     other.ask(&Request::get(file)).is(404, "not_found");
     until("the first gate shows it no longer", || one.ask(&Request::get(file)).status == 404);
+}
+
+/// A challenge of one gate is believed by every other, and what is asked is the same at all of them.
+#[test]
+fn a_human_check_is_known_to_every_process_and_a_challenge_is_everybodys() {
+    let mut cluster = Cluster::lock();
+    cluster.create(&open_sale("checked", 3));
+    let ((one, _), (other, _)) = (cluster.gate("gate-1"), cluster.gate("gate-2"));
+    let check = json!({ "human_check": "proof_of_work" });
+    one.operate(Request::new("PUT", "/admin/v1/sales/checked/human-check").json(&check)).is(200, "");
+    let shown = |gate: &Reach| gate.ask(&Request::get("/v1/sales/checked")).json()["human_check"].clone();
+    assert_eq!(shown(&one), "proof_of_work");
+    until("the other gate knows it", || shown(&other) == "proof_of_work");
+    let token = token_of("anna");
+    let challenge = Request::post("/v1/sales/checked/challenges").bearer(&token);
+    let challenge = one.ask(&challenge).is(201, "").json();
+    let not_before = now_milliseconds() + challenge["wait_ms"].as_u64().unwrap();
+    let answer = json!({ "challenge": challenge["challenge"], "answer": solve(&challenge) });
+    until("it is no program's answer", || now_milliseconds() > not_before);
+    let pass = Request::post("/v1/sales/checked/passes").bearer(&token);
+    other.ask(&pass).is(403, "challenge_required");
+    other.ask(&pass.clone().json(&answer)).is(201, "");
+    one.ask(&pass).is(201, "");
 }

@@ -37,6 +37,8 @@ const ANNAS: Expected = [NOBODY, EXPIRED, "404 not_found", "2xx", NOBODY, NOBODY
 /// The server of these tests has no provider: whoever could pay is told so, and to everybody else it is not there.
 const WITHOUT_PROVIDER: Expected =
     [NOBODY, EXPIRED, "404 not_found", "404 not_found", NOBODY, NOBODY, NOBODY, NOBODY, NOBODY];
+/// The sale of these tests has no human check.
+const WITHOUT_CHECK: Expected = WITHOUT_PROVIDER;
 /// A stream asks for its ticket, and a token is none.
 const BY_TICKET: Expected = ["403 ticket_invalid"; 9];
 const FOR_NOBODY: Expected = ["404 not_found"; 9];
@@ -57,6 +59,10 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("GET", "/readyz", FOR_ALL),
     ("POST", "/v1/session", CUSTOMERS),
     ("DELETE", "/v1/session", FOR_ALL),
+    ("POST", "/v1/sales/{sale}/challenges", WITHOUT_CHECK),
+    ("GET", "/v1/sales/{sale}/challenges/{challenge}/audio", WITHOUT_CHECK),
+    ("GET", "/v1/sales/{sale}/challenges/static/{set}", FOR_NOBODY),
+    ("GET", "/v1/sales/{sale}/challenges/static/{set}/{file}", FOR_NOBODY),
     ("POST", "/v1/sales/{sale}/passes", CUSTOMERS),
     ("GET", "/v1/sales/{sale}/mine", CUSTOMERS),
     ("GET", "/v1/orders", CUSTOMERS),
@@ -84,6 +90,7 @@ const TABLE: &[(&str, &str, Expected)] = &[
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", RUN_SALES),
     ("GET", "/admin/v1/sales/{sale}/showcase", READ),
     ("PUT", "/admin/v1/sales/{sale}/showcase", RUN_SALES),
+    ("PUT", "/admin/v1/sales/{sale}/human-check", RUN_SALES),
     ("PUT", "/admin/v1/sales/{sale}/items/{item}/picture", RUN_SALES),
     ("DELETE", "/admin/v1/sales/{sale}/items/{item}/picture", RUN_SALES),
     ("GET", "/admin/v1/orders/{order}", END_ORDERS),
@@ -214,6 +221,7 @@ impl World {
                 Request::new(method, &path.replace("{sale}", &name))
             }
             ("PUT", path) if path.ends_with("/picture") => request.body(SMALL_PICTURE),
+            (_, path) if path.ends_with("/human-check") => request.json(&json!({ "human_check": "none" })),
             (_, path) if path.ends_with("/stock") => request.json(&json!({ "change": 1 })),
             _ => request,
         }

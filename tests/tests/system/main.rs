@@ -13,6 +13,7 @@ mod express;
 mod field;
 mod folders;
 mod handover;
+mod human;
 mod identities;
 mod identity_keys;
 mod kills;

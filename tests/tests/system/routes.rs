@@ -12,6 +12,11 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("GET", "/v1/sales/{sale}/heads", 200),
     ("POST", "/v1/session", 200),
     ("DELETE", "/v1/session", 204),
+    // The walk's sale has no human check.
+    ("POST", "/v1/sales/{sale}/challenges", 404),
+    ("GET", "/v1/sales/{sale}/challenges/{challenge}/audio", 404),
+    ("GET", "/v1/sales/{sale}/challenges/static/{set}", 404),
+    ("GET", "/v1/sales/{sale}/challenges/static/{set}/{file}", 404),
     ("POST", "/v1/sales/{sale}/passes", 201),
     ("POST", "/v1/sales/{sale}/items/{item}/purchases", 201),
     ("GET", "/v1/sales/{sale}/mine", 200),
@@ -46,6 +51,7 @@ const ROUTES: &[(&str, &str, u16)] = &[
     ("POST", "/admin/v1/sales/{sale}/items/{item}/stock", 200),
     ("GET", "/admin/v1/sales/{sale}/showcase", 200),
     ("PUT", "/admin/v1/sales/{sale}/showcase", 200),
+    ("PUT", "/admin/v1/sales/{sale}/human-check", 200),
     // The walk's picture is no picture.
     ("PUT", "/admin/v1/sales/{sale}/items/{item}/picture", 422),
     ("DELETE", "/admin/v1/sales/{sale}/items/{item}/picture", 200),
@@ -117,6 +123,9 @@ fn every_route_answers_and_stands_in_the_document() {
             "/v1/sales/{sale}/items/{item}/purchases" => anna.attempt("boot", "another", 1).request().clone(),
             "/admin/v1/sales/{sale}/items/{item}/stock" => {
                 Request::post(&filled).json(&serde_json::json!({ "change": 5 }))
+            }
+            "/admin/v1/sales/{sale}/human-check" => {
+                Request::new(method, &filled).json(&serde_json::json!({ "human_check": "none" }))
             }
             "/admin/v1/blocks" if method == "POST" => {
                 Request::post(path).json(&serde_json::json!({ "address": "192.0.2.0/24", "reason": "an example" }))

@@ -174,12 +174,15 @@ async fn two_gates_give_one_limit_and_spend_and_count_once() {
         assert_eq!(spent.iter().filter(|first| **first == Some(true)).count(), 1);
         assert!(spent.iter().all(Option::is_some));
         assert_eq!(gates[0].spend("another", hash, within).await, Some(true), "kinds are told apart");
+        gates[1].restore("ticket", hash).await;
+        assert_eq!(gates[0].spend("ticket", hash, within).await, Some(true), "it was spent in vain");
         let counted = futures_util::future::join_all(
-            gates.iter().cycle().take(20).map(|gate| gate.count("failures", hash, within)),
+            gates.iter().cycle().take(20).map(|gate| gate.count("failures", hash, 1, within)),
         )
         .await;
         let counted: HashSet<_> = counted.into_iter().flatten().collect();
         assert_eq!(counted, (1..=20).collect());
+        assert_eq!(gates[1].count("failures", hash, 0, within).await, Some(20), "only looked");
     }
     // A figure, not a bar: everybody new, so that each is a key of its own.
     let (start, count) = (std::time::Instant::now(), 20_000_u64);

@@ -208,6 +208,12 @@ impl VaultStore for PostgresVault {
         })
     }
 
+    fn set_human_check(&mut self, sale: SaleOrdinal, name: Option<&str>) -> Result<(), VaultError> {
+        self.session.call(async |client| {
+            alone(client, async |transaction| showcases::set_human_check(transaction, sale, name).await).await
+        })
+    }
+
     fn picture(&mut self, id: &str, width: u32, format: &str) -> Result<Option<Vec<u8>>, VaultError> {
         self.session.call(async |client| showcases::picture(client, id, width, format).await)
     }

@@ -61,7 +61,13 @@ CREATE TABLE pictures (
 );
 CREATE INDEX pictures_by_id ON pictures (id);
 
--- How often a showcase or a picture was changed, so that whoever remembers them notices.
+-- The human checks of the sales that have one, by name.
+CREATE TABLE human_checks (
+    ordinal INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL
+);
+
+-- How often a showcase, a picture or a human check was changed, so that whoever remembers them notices.
 CREATE TABLE showcase_changes (
     count INTEGER NOT NULL                   -- one row
 );

@@ -42,7 +42,9 @@ pub enum CustomerError {
 
 struct Request {
     customer: NewCustomer,
-    reply: oneshot::Sender<Result<Secret, VaultError>>,
+    /// Whether a customer who is new is written.
+    may_be_new: bool,
+    reply: oneshot::Sender<Result<Option<Secret>, VaultError>>,
 }
 
 /// Serves the vault to many tasks.
@@ -68,12 +70,21 @@ impl VaultService {
 
     /// The customer's key; customer and pseudonym are durable in the vault when it returns.
     pub async fn ensure_customer(&self, customer: NewCustomer) -> Result<Secret, CustomerError> {
+        self.ask(customer, true).await?.ok_or(CustomerError::Closed)
+    }
+
+    /// The customer's key, if the vault knows the customer in that sale; writes nothing.
+    pub async fn known_customer(&self, customer: NewCustomer) -> Result<Option<Secret>, CustomerError> {
+        self.ask(customer, false).await
+    }
+
+    async fn ask(&self, customer: NewCustomer, may_be_new: bool) -> Result<Option<Secret>, CustomerError> {
         if let Some(secret) = lock(&self.recent).get(customer.sale, customer.pseudonym) {
-            return Ok(secret);
+            return Ok(Some(secret));
         }
         let (reply, answer) = oneshot::channel();
         let inbox = self.inbox.as_ref().ok_or(CustomerError::Closed)?;
-        inbox.try_send(Request { customer, reply }).map_err(|error| match error {
+        inbox.try_send(Request { customer, may_be_new, reply }).map_err(|error| match error {
             TrySendError::Full(_) => CustomerError::Overloaded,
             TrySendError::Disconnected(_) => CustomerError::Closed,
         })?;
@@ -147,11 +158,23 @@ impl Drop for VaultService {
 /// The thread: take what has gathered, commit it, answer.
 fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recent: &Mutex<Recent>) {
     while let Ok(first) = requests.recv() {
-        let waiting: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX).collect();
+        let waiting = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX);
+        let (waiting, asking): (Vec<_>, Vec<_>) = waiting.partition(|request| request.may_be_new);
         let (customers, replies): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|request| (request.customer, request.reply)).unzip();
         // Kept until the keys are remembered, so that one who is erased just then is not remembered afterwards.
         let mut vault = lock(vault);
+        for Request { customer, reply, .. } in asking {
+            let known = vault.customer_of(customer.sale, customer.pseudonym).map(|known| Some(known?.key));
+            if let Ok(Some(secret)) = known {
+                lock(recent).put(customer.sale, customer.pseudonym, secret);
+            }
+            // Whoever stopped waiting asks again.
+            let _ = reply.send(known);
+        }
+        if customers.is_empty() {
+            continue;
+        }
         let together = vault.ensure_customers(&customers);
         let results: Vec<_> = match together {
             Ok(secrets) => secrets.into_iter().map(Ok).collect(),
@@ -171,8 +194,7 @@ fn serve(requests: &Receiver<Request>, vault: &Mutex<Box<dyn VaultStore>>, recen
         }
         drop(vault);
         for (reply, result) in replies.into_iter().zip(results) {
-            // Whoever stopped waiting asks again.
-            let _ = reply.send(result);
+            let _ = reply.send(result.map(Some));
         }
     }
 }

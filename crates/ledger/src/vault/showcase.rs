@@ -33,6 +33,8 @@ pub struct KeptShowcases {
     pub changes: u64,
     /// The settings of the sales that have some.
     pub settings: BTreeMap<SaleOrdinal, String>,
+    /// The names of the human checks of the sales that have one.
+    pub human_checks: BTreeMap<SaleOrdinal, String>,
     /// The pictures of items, by sale and the item's place in it.
     pub pictures: BTreeMap<(SaleOrdinal, u16), KeptPicture>,
 }

@@ -182,6 +182,9 @@ impl VaultStore for Vault {
         let mut statement = self.connection.prepare_cached("SELECT ordinal, settings FROM showcases")?;
         let settings = statement.query_map([], |row| Ok((SaleOrdinal(row.get(0)?), row.get(1)?)))?;
         found.settings = settings.collect::<Result<_, _>>()?;
+        let mut statement = self.connection.prepare_cached("SELECT ordinal, name FROM human_checks")?;
+        let checks = statement.query_map([], |row| Ok((SaleOrdinal(row.get(0)?), row.get(1)?)))?;
+        found.human_checks = checks.collect::<Result<_, _>>()?;
         let query = "SELECT DISTINCT ordinal, item, id, width, height FROM pictures ORDER BY ordinal, item, width";
         let mut statement = self.connection.prepare_cached(query)?;
         let mut rows = statement.query([])?;
@@ -212,6 +215,16 @@ impl VaultStore for Vault {
                 "INSERT INTO pictures (ordinal, item, width, format, id, height, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![sale.0, item, file.width, file.format, id, file.height, file.bytes],
             )?;
+        }
+        transaction.execute("UPDATE showcase_changes SET count = count + 1", [])?;
+        Ok(transaction.commit()?)
+    }
+
+    fn set_human_check(&mut self, sale: SaleOrdinal, name: Option<&str>) -> Result<(), VaultError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("DELETE FROM human_checks WHERE ordinal = ?1", [sale.0])?;
+        if let Some(name) = name {
+            transaction.execute("INSERT INTO human_checks (ordinal, name) VALUES (?1, ?2)", params![sale.0, name])?;
         }
         transaction.execute("UPDATE showcase_changes SET count = count + 1", [])?;
         Ok(transaction.commit()?)

@@ -34,6 +34,7 @@ for_each_store! {
     a_batch_may_name_a_customer_twice_and_be_empty
     an_erased_customer_is_gone_from_every_sale_and_nobody_else_is
     an_anonymised_sale_knows_nobody_and_other_sales_do
+    a_human_check_is_set_and_taken_away_and_lasts
     a_showcase_is_replaced_as_a_whole_and_lasts
     a_picture_is_replaced_and_removed_with_all_its_files
     a_block_is_kept_replaced_and_removed_and_an_expired_one_is_forgotten_with_the_next
@@ -281,6 +282,21 @@ fn a_showcase_is_replaced_as_a_whole_and_lasts(place: &dyn Place) {
     assert_eq!((found.changes, vault.showcase_changes().unwrap()), (3, 3));
     let settings: Vec<_> = found.settings.iter().map(|(sale, settings)| (sale.0, settings.as_str())).collect();
     assert_eq!(settings, [(1, "{}"), (2, "{\"button\":{\"de\":\"Für dich ☃\"}}")]);
+}
+
+fn a_human_check_is_set_and_taken_away_and_lasts(place: &dyn Place) {
+    let mut vault = place.open();
+    vault.set_human_check(SaleOrdinal(1), Some("answer")).unwrap();
+    vault.set_human_check(SaleOrdinal(2), Some("answer")).unwrap();
+    vault.set_human_check(SaleOrdinal(3), Some("answer")).unwrap();
+    vault.set_human_check(SaleOrdinal(2), Some("static")).unwrap();
+    vault.set_human_check(SaleOrdinal(3), None).unwrap();
+    vault.set_showcase(SaleOrdinal(1), "{}").unwrap();
+    drop(vault);
+    let found = place.open().showcases().unwrap();
+    assert_eq!(found.changes, 6);
+    let checks: Vec<_> = found.human_checks.iter().map(|(sale, name)| (sale.0, name.as_str())).collect();
+    assert_eq!(checks, [(1, "answer"), (2, "static")]);
 }
 
 fn a_block_is_kept_replaced_and_removed_and_an_expired_one_is_forgotten_with_the_next(place: &dyn Place) {

@@ -60,6 +60,8 @@ fn text(refusal: Refusal) -> &'static str {
         Refusal::IdentityUnavailable => page!("identity_unavailable"),
         Refusal::Blocked => page!("blocked"),
         Refusal::RateLimited => page!("rate_limited"),
+        Refusal::ChallengeRequired => page!("challenge_required"),
+        Refusal::ChallengeFailed => page!("challenge_failed"),
         Refusal::Overloaded => page!("overloaded"),
         Refusal::KeyReused => page!("key_reused"),
         Refusal::NotOpen => page!("not_open"),

@@ -24,7 +24,7 @@ use crate::asking::Heard;
 use crate::express::{self, Buffers, Request};
 use crate::overload::Turn;
 use crate::service::Front;
-use crate::{App, AppOptions, LimitOptions, OverloadOptions, Rate, router};
+use crate::{App, AppOptions, HumanOptions, LimitOptions, OverloadOptions, Rate, router};
 
 const SECRET: &[u8] = b"a secret of the shop, 32 bytes at least";
 const ISSUER: &str = "https://shop.example";
@@ -152,7 +152,13 @@ impl Shop {
         let site = Site::new(SiteOptions::default()).unwrap();
         let bounds = Bounds { in_flight_max: 10_000, ..OverloadOptions::default().bounds };
         let overload = OverloadOptions { bounds, ..OverloadOptions::default() };
-        let app = App::new(engine, None, None, site, AppOptions { purchase_wait_seconds: 60, limits, overload });
+        let app = App::new(
+            engine,
+            None,
+            None,
+            site,
+            AppOptions { purchase_wait_seconds: 60, limits, overload, human: HumanOptions::default() },
+        );
         let desk = Desk::new();
         tokio::task::spawn_local(desk.clone().carry());
         let turn = Turn::new(&app);

@@ -65,6 +65,9 @@ fn sell(server: &Server) {
     let mut night = entitled("night", "Night drop", vec![boot(100)]);
     (night.opens_at, night.closes_at) = (night.opens_at.plus(3_723_000), night.closes_at.plus(7_200_000));
     create(server, night);
+    create(server, entitled("evening", "Evening drop", vec![poster(6)]));
+    let check = Request::new("PUT", "/admin/v1/sales/evening/human-check").json(&json!({ "human_check": "answer" }));
+    server.operate(check).is(200, "");
     server.turn("paused", "pause").is(200, "");
     server.turn("closed", "close").is(200, "");
 }

@@ -32,7 +32,7 @@ const fn of(name: &'static str, url: fn(&Scene) -> String, who: Option<&'static 
     Shown { name, url, who, press: None, until, languages: &["en"], has_scripts: true, is_whole: true }
 }
 
-pub(crate) const PAGES: [Shown; 22] = [
+pub(crate) const PAGES: [Shown; 23] = [
     of("sales", |scene| scene.url("/"), None, "true"),
     of("not-yet", |scene| scene.url("/sales/night"), ANNA, "!document.querySelector('[data-show=clock]').hidden"),
     of("signed-out", |scene| scene.url("/sales/winter"), None, "!document.querySelector('#signed-out').hidden"),
@@ -43,6 +43,15 @@ pub(crate) const PAGES: [Shown; 22] = [
             |scene| scene.url("/sales/winter"),
             ANNA,
             "document.querySelectorAll('[data-state=open]').length > 1",
+        )
+    },
+    Shown {
+        languages: &["en", "ar"],
+        ..of(
+            "check",
+            |scene| scene.url("/sales/evening"),
+            ANNA,
+            "document.querySelector('#check img')?.naturalWidth > 0",
         )
     },
     Shown {

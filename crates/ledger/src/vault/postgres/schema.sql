@@ -71,7 +71,13 @@ CREATE TABLE vault.pictures (
 );
 CREATE INDEX pictures_by_id ON vault.pictures (id);
 
--- How often a showcase or a picture was changed, so that whoever remembers them notices.
+-- The human checks of the sales that have one, by name.
+CREATE TABLE vault.human_checks (
+    ordinal BIGINT PRIMARY KEY,
+    name    TEXT NOT NULL
+);
+
+-- How often a showcase, a picture or a human check was changed, so that whoever remembers them notices.
 CREATE TABLE vault.showcase_changes (
     count BIGINT NOT NULL                    -- one row
 );

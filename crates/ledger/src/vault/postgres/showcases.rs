@@ -14,6 +14,9 @@ pub(super) async fn read(client: &impl GenericClient) -> Result<KeptShowcases, V
     for row in client.query_typed("SELECT ordinal, settings FROM vault.showcases", &[]).await? {
         found.settings.insert(SaleOrdinal(number(column(&row, 0)?)?), column(&row, 1)?);
     }
+    for row in client.query_typed("SELECT ordinal, name FROM vault.human_checks", &[]).await? {
+        found.human_checks.insert(SaleOrdinal(number(column(&row, 0)?)?), column(&row, 1)?);
+    }
     let query = "SELECT DISTINCT ordinal, item, id, width, height FROM vault.pictures ORDER BY ordinal, item, width";
     for row in client.query_typed(query, &[]).await? {
         let of = (SaleOrdinal(number(column(&row, 0)?)?), number(column(&row, 1)?)?);
@@ -57,6 +60,20 @@ pub(super) async fn set_picture(
             (&&file.bytes[..] as _, Type::BYTEA),
         ];
         transaction.execute_typed(insert, &columns).await?;
+    }
+    count(transaction).await
+}
+
+pub(super) async fn set_human_check(
+    transaction: &Transaction<'_>,
+    sale: SaleOrdinal,
+    name: Option<&str>,
+) -> Result<(), VaultError> {
+    let sale = i64::from(sale.0);
+    transaction.execute_typed("DELETE FROM vault.human_checks WHERE ordinal = $1", &[(&sale, Type::INT8)]).await?;
+    if let Some(name) = name {
+        let insert = "INSERT INTO vault.human_checks (ordinal, name) VALUES ($1, $2)";
+        transaction.execute_typed(insert, &[(&sale as _, Type::INT8), (&name as _, Type::TEXT)]).await?;
     }
     count(transaction).await
 }
