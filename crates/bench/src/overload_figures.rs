@@ -26,6 +26,8 @@ const OPEN_CONNECTIONS: usize = 8_192;
 const CLOSED_CONNECTIONS: usize = 128;
 /// Whoever is left out is answered so.
 const OVERLOADED: u16 = 503;
+/// Until the ceiling has found its place.
+const SETTLING_MILLISECONDS: u64 = 1_000;
 /// How long twice as much is offered before half as much is, where it is the recovery that is measured.
 const FLOOD_MILLISECONDS: u64 = 2_500;
 
@@ -80,7 +82,7 @@ pub(crate) fn cpu_bound(bench: &mut Bench) -> anyhow::Result<()> {
         let (per_second, busy) = (capacity.per_second, capacity.server_busy * 100.0);
         bench.say(&format!("capacity: {per_second:.0}/s of a server that had {busy:.0} % of its core"));
         let twice = Some(2.0 * per_second);
-        let flood = run(ClientJob { rate: twice, ..open.clone() })?;
+        let flood = run(ClientJob { rate: twice, warm_up_milliseconds: SETTLING_MILLISECONDS, ..open.clone() })?;
         check(bench, "overload by work", &flood, usual.status)?;
         let after = run(ClientJob {
             rate: Some(0.5 * per_second),
@@ -104,10 +106,11 @@ pub(crate) fn cpu_bound(bench: &mut Bench) -> anyhow::Result<()> {
 /// Whether the load was what it should have been, and nobody heard anything but yes, no, or that it is too much.
 fn check(bench: &Bench, what: &str, report: &ClientReport, useful: u16) -> anyhow::Result<()> {
     bench.say(&format!(
-        "{what}: {:.0}/s answered {useful}, {} left out in all, p99 {:.1} ms, client {:.0} % busy and {:.1} ms late, {:.0} ms to the last trouble",
+        "{what}: {:.0}/s answered {useful}, {} left out in all, p99 {:.1} ms, server {:.0} %, client {:.0} % busy and {:.1} ms late, {:.0} ms to the last trouble",
         report.per_second,
         report.others.get(&OVERLOADED).unwrap_or(&0),
         report.p99_ms,
+        report.server_busy * 100.0,
         report.client_busy * 100.0,
         report.lag_p99_ms,
         report.troubled_ms
