@@ -37,14 +37,14 @@ impl Default for Checks {
 impl Checks {
     /// The ceilings as `serve` has them by default.
     pub(crate) fn of_serve() -> Self {
-        Self { queue_milliseconds: 100, ..Self::default() }
+        Self { queue_milliseconds: 50, ..Self::default() }
     }
 
     /// The options of `serve`, with what is asked for.
     pub(crate) fn options(self) -> AppOptions {
         let queue_milliseconds = self.queue_milliseconds;
         let bounds =
-            Bounds { queue_milliseconds, decision_milliseconds: 5 * queue_milliseconds, in_flight_max: 16_000 };
+            Bounds { queue_milliseconds, decision_milliseconds: 10 * queue_milliseconds, in_flight_max: 16_000 };
         let requests_per_second_max = self.requests_per_second_max;
         AppOptions {
             purchase_wait_seconds: 10,

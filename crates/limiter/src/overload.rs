@@ -312,7 +312,7 @@ impl Controller {
             self.over += 1;
             if self.over >= OVER_IN_A_ROW {
                 // A ceiling that nobody has reached says nothing about what is under way.
-                self.ceiling = self.ceiling.min(f64::from(seen.in_flight_peak)) * (1.0 / load).clamp(0.5, 0.95);
+                self.ceiling = self.ceiling.min(f64::from(seen.in_flight_peak)) * (1.0 / load).clamp(0.1, 0.95);
             }
         } else if delay.is_some() || seen.in_flight_peak == 0 {
             self.over = 0;

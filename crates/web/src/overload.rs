@@ -52,7 +52,7 @@ pub struct OverloadOptions {
 impl Default for OverloadOptions {
     /// No ceiling at all.
     fn default() -> Self {
-        let bounds = Bounds { queue_milliseconds: 100, decision_milliseconds: 500, in_flight_max: 0 };
+        let bounds = Bounds { queue_milliseconds: 50, decision_milliseconds: 500, in_flight_max: 0 };
         Self { bounds, requests_per_second_max: 0, passes_per_second_max: 0 }
     }
 }
