@@ -19,11 +19,11 @@ pub(crate) const REACTION_MILLISECONDS: RangeInclusive<u64> = 300..=3_000;
 /// The page sends so many milliseconds later, at random, where the slot is the opening: `JITTER_MS` in `crates/pages/assets/core.js`.
 pub(crate) const PAGE_JITTER_MILLISECONDS: RangeInclusive<u64> = 0..=300;
 
-/// People's addresses, one each (100.64.0.0/10), and the operators' (198.18.0.0/15): networks that nobody has on the internet.
+/// People's addresses, one each (100.64.0.0/10), and the operators' (240.0.0.0/4): networks that nobody has on the internet.
 const PEOPLE_FROM: u32 = u32::from_be_bytes([100, 64, 0, 0]);
 const PEOPLE_BITS: u32 = 22;
-const BOTS_FROM: u32 = u32::from_be_bytes([198, 18, 0, 0]);
-const BOTS_BITS: u32 = 17;
+const BOTS_FROM: u32 = u32::from_be_bytes([240, 0, 0, 0]);
+pub(crate) const BOTS_BITS: u32 = 28;
 
 /// How long a request travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

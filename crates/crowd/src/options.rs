@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bots::Kind;
+use crate::network::BOTS_BITS;
 
 /// One run of a crowd. Serialises to JSON, so that a parent process can hand it over.
 ///
@@ -89,15 +90,13 @@ pub struct BotOptions {
     pub addresses_per_operator: u32,
 }
 
-/// More operators' addresses than there are in the networks for benchmarks.
-const BOT_ADDRESSES_MAX: u64 = 1 << 17;
+/// As many as their network has.
+const BOT_ADDRESSES_MAX: u64 = 1 << BOTS_BITS;
 
 impl BotOptions {
     fn fits(&self) -> bool {
         let addresses = u64::from(self.accounts) * u64::from(self.addresses_per_operator);
-        !self.kinds.is_empty()
-            && (1..=BOT_ADDRESSES_MAX).contains(&addresses)
-            && (1..=self.accounts).contains(&self.accounts_per_operator)
+        !self.kinds.is_empty() && (1..=BOT_ADDRESSES_MAX).contains(&addresses) && self.accounts_per_operator >= 1
     }
 }
 
@@ -215,7 +214,7 @@ impl CrowdOptions {
             (!self.token_secret.is_empty(), "token_secret: missing"),
             (
                 self.bots.as_ref().is_none_or(BotOptions::fits),
-                "bots: name at least one of kinds; 1 to 131,072 accounts times addresses_per_operator; accounts_per_operator: 1 to accounts",
+                "bots: name at least one of kinds; accounts times addresses_per_operator: 1 to 268,435,456; accounts_per_operator: at least 1",
             ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
