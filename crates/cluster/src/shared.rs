@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use limiter::{Asked, GATES_MAX, Gates, Lot};
 use tokio::runtime::Handle;
@@ -246,10 +246,18 @@ pub(crate) const NEWS: &str = "news";
 
 /// Counts the gates now and then, this one among them if it is one.
 async fn meet(shared: Arc<Shared>, member: Option<u64>) {
+    let (mut is_first, mut fewer_since) = (true, None);
     loop {
         let answer = shared.ask(0, "gates".to_owned(), Operation::Meet(member)).await;
         if let Some((count, _)) = answer {
-            shared.gates.store((count as u32).clamp(1, GATES_MAX), Ordering::Relaxed);
+            let count = (count as u32).clamp(1, GATES_MAX);
+            let are_fewer = !is_first && count < shared.gate_count();
+            // A Redis that has just come back has not heard of the others yet, and they are still there.
+            if !are_fewer || fewer_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_AFTER {
+                shared.gates.store(count, Ordering::Relaxed);
+                fewer_since = None;
+            }
+            is_first = false;
         }
         // A part that is well again is asked soon.
         tokio::time::sleep(if answer.is_some() { MEET_EVERY } else { RETRY_AFTER }).await;
