@@ -14,8 +14,9 @@ const SEEDS: u64 = 5;
 const T_95: f64 = 2.1318;
 /// A machine that was busy with something else voids a run's figures; it is then run again.
 const TRIES: usize = 3;
-/// Twenty accounts for each of 2,250 units, and a spread of a minute and a half.
-const SIZE: [&str; 8] = ["--shoppers", "40500", "--bots", "4500", "--stock", "2250", "--spread", "90"];
+/// Twenty accounts for each of 2,500 units, one in five a bot's, and a spread of a minute and a half.
+const SIZE: [&str; 10] =
+    ["--shoppers", "40000", "--bots", "10000", "--stock", "2500", "--spread", "90", "--addresses-per-operator", "10"];
 const ACCOUNTS_PER_OPERATOR: &str = "25";
 /// What of a run's report is kept.
 const KEPT: [&str; 16] = [
@@ -41,15 +42,13 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     // Who gets what does not hang on speed, as long as requests leave in time, so the debug build will do.
     run_command(&mut cargo(root, &["build", "--locked", "--quiet", "--bin", "doorbuster"]))?;
     let mut runs = Vec::new();
-    let mut advantages = Vec::new();
     for seed in 1..=SEEDS {
-        let run = demo(root, seed, &[])?;
-        advantages.extend(run["bot_advantage"].as_f64());
-        runs.push(run);
+        runs.push(demo(root, seed, &[])?);
     }
     let many = demo(root, SEEDS + 1, &["--accounts-per-operator", ACCOUNTS_PER_OPERATOR])?;
     let figures = json!({
-        "bot_advantage": summary(&advantages),
+        "bot_advantage": summary(&runs, "bot_advantage"),
+        "bot_advantage_with_returns": summary(&runs, "bot_advantage_with_returns"),
         "build": "debug",
         "command": format!("doorbuster demo --exit --json {} --seed N", SIZE.join(" ")),
         "machine": machine(),
@@ -63,7 +62,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 /// The mean over all seeds, and what the true one is below with 95 % confidence. Null unless every seed has its figure.
-fn summary(advantages: &[f64]) -> Value {
+fn summary(runs: &[Value], figure: &str) -> Value {
+    let advantages: Vec<_> = runs.iter().filter_map(|run| run[figure].as_f64()).collect();
     if advantages.len() as u64 != SEEDS {
         let reason = format!("{} of {SEEDS} seeds have a figure", advantages.len());
         return json!({ "mean": null, "upper_95": null, "reason": reason });
@@ -111,7 +111,12 @@ fn machine() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::summary;
+    use serde_json::{Value, json};
+
+    fn summary(advantages: &[f64]) -> Value {
+        let runs: Vec<_> = advantages.iter().map(|advantage| json!({ "bot_advantage": advantage })).collect();
+        super::summary(&runs, "bot_advantage")
+    }
 
     #[test]
     fn the_bound_is_that_of_students_t_and_a_missing_seed_leaves_no_figure() {

@@ -54,7 +54,7 @@ enum Command {
     Instructions,
     /// The figures of the bench at full length, and those of crowds with bots; they go to `docs/proof`.
     Bars {
-        /// Only those with bots: twelve minutes instead of forty.
+        /// Only those with bots, which take a quarter of an hour.
         #[arg(long)]
         bots: bool,
     },

@@ -71,8 +71,8 @@ enum Outcome {
 impl<'a> Bot<'a> {
     async fn click_fast(&mut self) {
         let mut asking = self.next_key();
-        let from = self.slot - RUSH + self.phase(CLICK_EVERY);
-        if let Some(purchase) = self.pursue(&mut asking, from, CLICK_EVERY).await {
+        let from = (self.slot - RUSH).max(self.crowd.arrivals_from) + self.phase(CLICK_EVERY);
+        if let Some(purchase) = self.pursue(&mut asking, from.min(self.slot), CLICK_EVERY).await {
             self.pay(purchase);
         }
     }
