@@ -79,8 +79,8 @@ impl Kind {
         let mut parts = path.split('/');
         let (what, _, of_it) = (parts.next()?, parts.next(), parts.next());
         match (what, of_it) {
-            // Sets of pictures are everybody's, and an edge keeps them.
-            ("sales", Some("challenges")) if parts.next() == Some("static") => None,
+            // Sets of pictures are everybody's, and an edge keeps them. Only a sound is made each time.
+            ("sales", Some("challenges")) if parts.next() == Some("static") && !path.ends_with(".wav") => None,
             ("session", _) | ("sales", Some("passes" | "challenges")) => Some(Self::Passes),
             ("sales", Some("items")) => Some(Self::Purchases),
             // Its ticket was counted, and is good once.
@@ -298,6 +298,7 @@ mod tests {
             ("GET", "/v1/sales/drop/challenges/hc_1/audio", Some(Kind::Passes)),
             ("GET", "/v1/sales/drop/challenges/static/1", None),
             ("GET", "/v1/sales/drop/challenges/static/1/2.png", None),
+            ("GET", "/v1/sales/drop/challenges/static/1/2.wav", Some(Kind::Passes)),
             ("POST", "/v1/sales/drop/items/boot/purchases", Some(Kind::Purchases)),
             ("GET", "/v1/sales/drop/mine", Some(Kind::Status)),
             ("GET", "/v1/orders", Some(Kind::Status)),
