@@ -62,6 +62,8 @@ pub const STREAMS_MAX: usize = 1_024;
 pub const STREAMS_PER_CUSTOMER_MAX: usize = 4;
 /// Tickets of streams that a process remembers as used until they expire; beyond it a gate answers `overloaded`.
 pub const STREAM_TICKETS_USED_MAX: usize = 16_384;
+/// Rounds of one try of a proof of work at its lowest level: the server computes one try for each answer.
+pub const PROOF_ROUNDS_MAX: u32 = 50_000;
 /// Challenges that a process remembers as used until they expire; beyond it a gate answers `overloaded`.
 pub const CHALLENGES_USED_MAX: usize = 262_144;
 /// The longest stretch that a sale may be open, be held or spread over, in seconds (a year).

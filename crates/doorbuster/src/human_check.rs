@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
-use domain::HumanCheck;
+use domain::{HumanCheck, limits};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use web::HumanOptions;
@@ -14,8 +14,6 @@ use crate::data_client::Operator;
 use crate::report;
 use crate::sale::Target;
 
-/// A device that is slow needs minutes beyond it.
-const ROUNDS_MAX: u32 = 50_000;
 const FLOOR_MILLISECONDS_MAX: u64 = 10_000;
 const SECONDS_MAX: u64 = 24 * 3_600;
 
@@ -35,7 +33,8 @@ impl Settings {
     /// How human checks behave; an error says which key is wrong.
     pub(crate) fn human_options(&self) -> anyhow::Result<HumanOptions> {
         let check = &self.human_check;
-        ensure!((1..=ROUNDS_MAX).contains(&check.proof_rounds), "human_check.proof_rounds: 1 to {ROUNDS_MAX}");
+        let rounds_max = limits::PROOF_ROUNDS_MAX;
+        ensure!((1..=rounds_max).contains(&check.proof_rounds), "human_check.proof_rounds: 1 to {rounds_max}");
         ensure!((1..=3_600).contains(&check.challenge_seconds), "human_check.challenge_seconds: 1 to 3600");
         for (key, floor) in [
             ("letters_floor_milliseconds", check.letters_floor_milliseconds),

@@ -16,7 +16,7 @@ pub use self::fixed::{ENTRIES, Entry, FixedSet, HASH_ROUNDS, LETTERS, PERIOD_MIL
 pub use self::letters::same_letters;
 pub use self::picture::{LEVEL_MAX as PICTURE_LEVEL_MAX, PICTURE_HEIGHT, PICTURE_WIDTH};
 pub use self::pool::{Made, Pool};
-pub use self::proof::{LEVEL_MAX as PROOF_LEVEL_MAX, ROUNDS_MAX, Solution, Task, rounds};
+pub use self::proof::{LEVEL_MAX as PROOF_LEVEL_MAX, Solution, Task, rounds};
 pub use self::sound::Voice;
 
 /// 16 random bytes from the system.

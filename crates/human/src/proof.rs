@@ -5,7 +5,7 @@
 
 use altcha::{ChallengeParameters, HmacAlgorithm, VerifySolutionOptions, sign_challenge, verify_solution};
 use data_encoding::HEXLOWER;
-use domain::HumanCheck;
+use domain::{HumanCheck, limits};
 
 use crate::challenge::{Challenge, CheckKeys};
 
@@ -13,15 +13,13 @@ pub use altcha::{Challenge as Task, Solution};
 
 /// The hardest; each level takes twice the work of the one below.
 pub const LEVEL_MAX: u8 = 4;
-/// Rounds of one try at level 0, at most: the server computes one try for each answer.
-pub const ROUNDS_MAX: u32 = 50_000;
 /// Two hexadecimal digits: 256 tries on average.
 const KEY_PREFIX: &str = "00";
 const KEY_BYTES: usize = 32;
 
 /// Rounds of one try at a level.
 pub fn rounds(base: u32, level: u8) -> u32 {
-    base.min(ROUNDS_MAX) << level.min(LEVEL_MAX)
+    base.min(limits::PROOF_ROUNDS_MAX) << level.min(LEVEL_MAX)
 }
 
 impl CheckKeys {

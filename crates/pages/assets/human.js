@@ -10,10 +10,12 @@ const RETRY_MS = 3000;
 const STYLE = `
 #check{max-width:34rem}
 #check>*{margin-block-end:.75rem}
-#check img{display:block;max-width:100%;height:auto;border-radius:.5rem;background:#fff}
+#check img{display:block;max-width:100%;height:auto;border:1px solid var(--line);border-radius:.5rem;background:#fff}
 #check label{margin-block-end:.35rem}
 #check .line>*{margin:0}
 #check .line .quiet{flex:1 1 11rem}
+#check [type=submit]{flex:1 0 auto;max-width:100%}
+#check .problem{margin-block-start:.5rem}
 #check input{font:inherit;flex:1 1 9rem;min-width:0;min-height:3rem;padding:.6rem;border:1px solid var(--soft);border-radius:.5rem;
 background:var(--paper);color:var(--ink);letter-spacing:.15em;text-transform:uppercase}
 `;

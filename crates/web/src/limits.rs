@@ -85,8 +85,8 @@ impl Kind {
         let mut parts = path.split('/');
         let (what, _, of_it) = (parts.next()?, parts.next(), parts.next());
         match (what, of_it) {
-            // Sets of pictures are everybody's, and an edge keeps them.
-            ("sales", Some("challenges")) if parts.next() == Some("static") => None,
+            // Sets of pictures are everybody's, and an edge keeps them. Only a sound is made each time.
+            ("sales", Some("challenges")) if parts.next() == Some("static") && !path.ends_with(".wav") => None,
             ("session", _) | ("sales", Some("passes" | "challenges")) => Some(Self::Passes),
             ("sales", Some("items")) => Some(Self::Purchases),
             // Its ticket was counted, and is good once.
