@@ -88,7 +88,7 @@ fn the_operators_routes_want_the_operators_token() {
             request.bearer(&token).send(server.public()).is(404, "not_found");
         }
     }
-    assert_eq!(routes, 37);
+    assert_eq!(routes, 38);
     assert_eq!(server.counts("drop"), [4, 1, 0, 0], "nothing of it had an effect");
     server.operate(Request::get("/v1/sales/drop/mine")).is(404, "not_found");
     let file = std::fs::metadata(server.data().join("admin-token")).unwrap();
