@@ -40,7 +40,6 @@ pub(crate) async fn take_pass(
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
-    app.overload.take_pass(&app.engine)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let body: PassBody = body::json(body::content_type(&headers), &bytes)?;
     let pass = issue_pass(&app, &sale, &identity, &headers, &body).await?;
@@ -72,6 +71,8 @@ async fn issue_pass(
     body: &PassBody,
 ) -> Result<PassAnswer, Problem> {
     let now = may_take_pass(app, sale, identity)?;
+    // Not before: tokens that nobody signed would use up what is there for customers.
+    app.overload.take_pass(&app.engine)?;
     let (definition, view) = (sale.definition(), sale.view());
     let customer = identify::pseudonym(sale, identity);
     // The vault first: a pass that is out stands for a customer who can be found.
@@ -123,11 +124,7 @@ pub(crate) async fn mine(
     let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
     let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
-    let issued = match app.overload.take_pass(&app.engine) {
-        Ok(()) => issue_pass(&app, &sale, &identity, &headers, &PassBody::default()).await,
-        Err(problem) => Err(problem),
-    };
-    let pass = match issued {
+    let pass = match issue_pass(&app, &sale, &identity, &headers, &PassBody::default()).await {
         Ok(pass) => Some(pass),
         Err(problem)
             if matches!(

@@ -255,15 +255,16 @@ impl Metrics {
         registry.register("sale_rung", rung, metrics.rung.clone());
         let broken = "1 when a projection contradicts a promise; the auditor tells more";
         registry.register("promise_broken", broken, metrics.broken.clone());
-        let payments = "Attempts to pay by status; parked are reports that nobody believed";
-        registry.register("payments", payments, metrics.payments.clone());
-        let failures = "Calls to the payment provider that did not do what was asked";
-        registry.register("provider_failures", failures, metrics.provider_failures.clone());
-        metrics.register_webhooks(&mut registry);
+        metrics.register_outside(&mut registry);
         Self { registry, ..metrics }
     }
 
-    fn register_webhooks(&self, registry: &mut Registry) {
+    /// What is about the provider of payments and about those who are told of events.
+    fn register_outside(&self, registry: &mut Registry) {
+        let payments = "Attempts to pay by status; parked are reports that nobody believed";
+        registry.register("payments", payments, self.payments.clone());
+        let failures = "Calls to the payment provider that did not do what was asked";
+        registry.register("provider_failures", failures, self.provider_failures.clone());
         registry.register("webhook_waiting", "Events that a webhook has not been told", self.webhook_waiting.clone());
         let parked = "Events that a webhook could not be told";
         registry.register("webhook_parked", parked, self.webhook_parked.clone());

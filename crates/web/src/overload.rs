@@ -103,7 +103,7 @@ impl Overload {
         &self.answers[turn % self.answers.len()]
     }
 
-    /// The right to take a pass; asked before anything that makes passes dear.
+    /// The right to take a pass, for a customer who may have one; asked before the vault is.
     pub(crate) fn take_pass(&self, engine: &Engine) -> Result<(), Problem> {
         self.ceilings.take_pass(self.now()).map_err(|wait| {
             self.shed.of(Ceiling::Passes, Priority::Passes).inc();
