@@ -129,8 +129,13 @@ mod tests {
     use crate::options::{BotOptions, CrowdOptions};
 
     fn bots(accounts: u32, accounts_per_operator: u32) -> Bots {
-        let wanted =
-            BotOptions { kinds: Kind::ALL.into(), accounts, accounts_per_operator, addresses_per_operator: 20 };
+        let wanted = BotOptions {
+            kinds: Kind::ALL.into(),
+            accounts,
+            accounts_per_operator,
+            addresses_per_operator: 20,
+            solving: None,
+        };
         Bots::of(&CrowdOptions { shoppers: 100, bots: Some(wanted), ..CrowdOptions::default() })
     }
 

@@ -253,8 +253,13 @@ mod tests {
     use crate::options::{BotOptions, CrowdOptions};
 
     fn gains() -> Gains {
-        let bots =
-            BotOptions { kinds: Kind::ALL.into(), accounts: 10, accounts_per_operator: 4, addresses_per_operator: 1 };
+        let bots = BotOptions {
+            kinds: Kind::ALL.into(),
+            accounts: 10,
+            accounts_per_operator: 4,
+            addresses_per_operator: 1,
+            solving: None,
+        };
         Gains::new(Rc::new(Bots::of(&CrowdOptions { shoppers: 90, bots: Some(bots), ..CrowdOptions::default() })))
     }
 

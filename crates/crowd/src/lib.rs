@@ -22,9 +22,11 @@ mod report;
 mod run;
 mod sale;
 mod schedule;
+mod solving;
 
 pub use bots::Kind as BotKind;
 pub use notes::NotesWriter;
 pub use options::{BotOptions, Checkout, CrowdError, CrowdOptions};
 pub use report::{CrowdReport, GeneratorLag, Latency, Progress};
 pub use run::run;
+pub use solving::Solving;

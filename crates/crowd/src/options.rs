@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bots::Kind;
 use crate::network::BOTS_BITS;
+use crate::solving::Solving;
 
 /// One run of a crowd. Serialises to JSON, so that a parent process can hand it over.
 ///
@@ -88,6 +89,8 @@ pub struct BotOptions {
     pub accounts_per_operator: u32,
     /// Addresses of each operator who has many; everybody else has one.
     pub addresses_per_operator: u32,
+    /// The human check before everybody's first pass, people's too; `None`: there is none.
+    pub solving: Option<Solving>,
 }
 
 /// As many as their network has.
@@ -156,6 +159,11 @@ impl CrowdOptions {
     pub fn passes_take(&self) -> Duration {
         Duration::from_secs_f64(f64::from(self.accounts()) / f64::from(self.passes_per_second.max(1)))
             + Duration::from_secs(1)
+            + self.solving().map_or(Duration::ZERO, Solving::takes_at_most)
+    }
+
+    pub(crate) fn solving(&self) -> Option<Solving> {
+        self.bots.as_ref().and_then(|bots| bots.solving)
     }
 
     /// People and bots: people have the first numbers, from 0.

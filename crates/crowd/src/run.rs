@@ -122,7 +122,11 @@ impl Crowd {
         let apart = Duration::from_secs(1) / self.options.passes_per_second;
         let mut agenda = self.agenda.borrow_mut();
         for shopper in 0..self.options.accounts() {
-            agenda.push(Due { at: self.started.0 + apart * shopper, shopper, errand: Errand::TakePass });
+            agenda.push(Due {
+                at: self.started.0 + apart * shopper + self.solves_in(shopper),
+                shopper,
+                errand: Errand::TakePass,
+            });
         }
         agenda.push(Due { at: self.arrivals_from - WARM_UP, shopper: 0, errand: Errand::WarmUp });
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use crowd::{BotKind, BotOptions, CrowdOptions};
+use crowd::{BotKind, BotOptions, CrowdOptions, Solving};
 use serde_json::json;
 
 #[derive(Args, Clone, Debug)]
@@ -38,6 +38,9 @@ pub(crate) struct DemoArgs {
     /// Addresses of each bot that has many.
     #[arg(long, value_name = "ADDRESSES", default_value_t = 20, requires = "bots", value_parser = clap::value_parser!(u32).range(1..))]
     addresses_per_operator: u32,
+    /// A human check before everybody's first pass, as a time that it takes: `proof-of-work` or `answer`.
+    #[arg(long, value_name = "CHECK", requires = "bots", value_parser = solving)]
+    solving: Option<Solving>,
     /// Everything random about the crowd comes from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,6 +65,7 @@ impl DemoArgs {
             accounts: self.bots?,
             accounts_per_operator: self.accounts_per_operator,
             addresses_per_operator: self.addresses_per_operator,
+            solving: self.solving,
         })
     }
 
@@ -74,6 +78,12 @@ impl DemoArgs {
     fn spread(&self) -> u64 {
         self.spread.unwrap_or(if self.bots.is_some() { 60 } else { 1 })
     }
+}
+
+fn solving(name: &str) -> Result<Solving, String> {
+    let names = Solving::ALL.map(Solving::name);
+    let known = Solving::ALL.into_iter().find(|solving| solving.name() == name);
+    known.ok_or_else(|| format!("it is one of {}", names.join(", ")))
 }
 
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {

@@ -50,6 +50,7 @@ fn run(kind: BotKind, settings: &[&str], define: impl FnOnce(&mut SaleDefinition
             accounts: BOTS,
             accounts_per_operator: BOTS,
             addresses_per_operator: 200,
+            solving: None,
         }),
         ..CrowdOptions::default()
     };

@@ -89,25 +89,26 @@ fn the_demo_ends_with_a_clean_audit_and_numbers_that_agree() {
 fn a_demo_with_bots_says_who_got_what_and_why_the_others_did_not() {
     let folder = Folder::new();
     let data = folder.join("demo");
-    let report =
-        demo(
+    let report = demo(
+        &[
             &[
-                &[
-                    "--shoppers",
-                    "380",
-                    "--bots",
-                    "70",
-                    "--stock",
-                    "20",
-                    "--spread",
-                    "2",
-                    "--accounts-per-operator",
-                    "5",
-                ][..],
-                &["--data", data.to_str().unwrap()],
-            ]
-            .concat(),
-        );
+                "--shoppers",
+                "380",
+                "--bots",
+                "70",
+                "--stock",
+                "20",
+                "--spread",
+                "2",
+                "--accounts-per-operator",
+                "5",
+                "--solving",
+                "proof-of-work",
+            ][..],
+            &["--data", data.to_str().unwrap()],
+        ]
+        .concat(),
+    );
     let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{report}"));
     assert_eq!((report["audit"]["ok"].as_bool(), number(&report["protocol_errors"])), (Some(true), 0), "{report}");
     let (people, bots) = (&report["people"], &report["bots"]);
@@ -122,6 +123,7 @@ fn a_demo_with_bots_says_who_got_what_and_why_the_others_did_not() {
     let shares = &report["share_of_units_by_operator"];
     let sum = shares["people"].as_f64().unwrap() + shares["bots"].as_f64().unwrap();
     assert!((sum - 1.0).abs() < 0.001 && shares["largest"][0]["units"].is_u64(), "{shares}");
+    assert_eq!(report["solving"], "proof-of-work");
     assert_eq!(report["bots_by_kind"].as_object().unwrap().len(), 7);
     assert!(report["bot_advantage_expected"].as_f64().unwrap() > 1.0, "{report}");
     for figure in ["bot_advantage", "bot_advantage_with_returns", "bot_request_ratio"] {

@@ -24,7 +24,13 @@ fn run(server: &StandIn, name: &str, kinds: &[BotKind], accounts: u32) -> CrowdR
         notes: notes.clone(),
         token_secret: b"a secret of the shop".to_vec(),
         decide_milliseconds_max: 300,
-        bots: Some(BotOptions { kinds: kinds.to_vec(), accounts, accounts_per_operator: 4, addresses_per_operator: 5 }),
+        bots: Some(BotOptions {
+            kinds: kinds.to_vec(),
+            accounts,
+            accounts_per_operator: 4,
+            addresses_per_operator: 5,
+            solving: None,
+        }),
         ..CrowdOptions::default()
     };
     let report = crowd::run(options, |_| ()).unwrap();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crowd::CrowdReport;
 use crowd::fairness::{Fairness, Group, advantage_expected};
+use crowd::{CrowdReport, Solving};
 use serde_json::{Map, Value, json};
 
 use super::DemoArgs;
@@ -56,6 +56,7 @@ pub(super) fn add(outcome: &mut Value, args: &DemoArgs, crowd: &CrowdReport, fai
     outcome["bots_by_kind"] = json!(fairness.kinds);
     outcome["spread_seconds"] = json!(args.spread());
     outcome["stock"] = json!(stock);
+    outcome["solving"] = json!(args.solving.map(Solving::name));
     outcome["seed"] = json!(args.seed);
     outcome["protocol_errors"] = json!(crowd.protocol_errors);
 }
