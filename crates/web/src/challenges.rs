@@ -99,7 +99,12 @@ pub(crate) async fn challenge(
         None => of_sale,
         Some(kind) => HumanCheck::parse(kind)
             .filter(|check| [of_sale, HumanCheck::ProofOfWork].contains(check))
-            .ok_or_else(|| Problem::new(Refusal::Malformed, "kind: proof_of_work, or the sale's own, or none"))?,
+            .ok_or_else(|| {
+                Problem::new(
+                    Refusal::Malformed,
+                    "kind: proof_of_work or the sale's own; leave it out for the sale's own",
+                )
+            })?,
     };
     let answer = make(&app, &sale, &identity, check, (check != of_sale, wanted.another), now).await?;
     app.metrics.count_check(Some(check), CheckOutcome::Given);

@@ -2,8 +2,11 @@
 //! router, and whatever comes back leaves with the request's id and the security headers.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use admission::postbox::Desk;
 use axum::Router;
@@ -20,7 +23,7 @@ use crate::connections::{Phase, Watch};
 use crate::express::Buffers;
 use crate::made::Made;
 use crate::outgoing::{IsPaged, Outgoing};
-use crate::overload::{self, Turn};
+use crate::overload::{self, Shed, Turn};
 use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
@@ -61,22 +64,29 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let priority = if front.takes_purchases { overload::priority_of(path) } else { None };
-    let entered =
-        priority.map(|priority| front.turn.enter(priority, || overload::proof_of(&front.app, path, &parts.headers)));
-    let _place = match entered.transpose() {
-        Ok(place) => place,
-        Err(shed) => {
-            watch.enter(Phase::Idle);
-            return shed.response();
-        }
+    let prove = || overload::proof_of(&front.app, path, &parts.headers);
+    let enter = || priority.map(|priority| front.turn.enter(priority, prove)).transpose();
+    let left_out = |shed: &Shed| {
+        watch.enter(Phase::Idle);
+        shed.response()
     };
-    let body = body::collect(body, body_bytes_max(&front, &parts)).await;
+    let place = match enter() {
+        Ok(place) => place,
+        Err(shed) => return left_out(shed),
+    };
+    // Whoever may not ask is told so at once, whatever they mean to send.
+    let admitted = admit(&front, &peer, &parts).await;
+    let collected = body::collect(body, body_bytes_max(&front, &parts));
+    let (body, _place) = match receive(collected, admitted.is_ok(), place, enter).await {
+        Ok(received) => received,
+        Err(shed) => return left_out(shed),
+    };
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
     let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
     let shop = judged.as_ref().ok().cloned().flatten();
     let is_for_all = front.takes_purchases && origin::is_for_all(&parts);
-    let answered = match admit(&front, &peer, &parts).await.and(judged).and(body) {
+    let answered = match admitted.and(judged).and(body) {
         Err(problem) => Err(problem),
         Ok(_) if asks_first(&front, &parts) => origin::preflight(shop.clone()).map(whole),
         Ok(body) => match purchase_target(&front, &parts) {
@@ -107,6 +117,26 @@ pub(crate) async fn serve(
         watch.enter(Phase::Idle);
     }
     response
+}
+
+/// A body, if it is wanted or has come already, and the place of its request. A place is for what is being done: while a body comes slowly
+/// somebody else has it.
+async fn receive<P, S>(
+    body: impl Future<Output = Result<Bytes, Problem>>,
+    is_wanted: bool,
+    place: P,
+    enter: impl Fn() -> Result<P, S>,
+) -> Result<(Result<Bytes, Problem>, P), S> {
+    let mut body = pin!(body);
+    match poll_fn(|context| Poll::Ready(body.as_mut().poll(context))).await {
+        Poll::Ready(body) => Ok((body, place)),
+        Poll::Pending if !is_wanted => Ok((Ok(Bytes::new()), place)),
+        Poll::Pending => {
+            drop(place);
+            let body = body.await;
+            Ok((body, enter()?))
+        }
+    }
 }
 
 /// Judges by address; the operator has no limits.

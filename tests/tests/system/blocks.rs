@@ -34,8 +34,14 @@ fn a_blocked_address_gets_nothing_but_own_orders_and_what_is_for_everybody() {
     from(&server, ONE, &purchase).is(403, "blocked");
     // The same beside the express lane.
     from(&server, ONE, &purchase.clone().header("expect", "")).is(403, "blocked");
-    for path in ["/v1/orders", "/v1/sales/drop/mine", "/v1/orders/or_AAAAAAAAAAAAAAAAAAAAAA"] {
-        from(&server, ONE, &Request::get(path).bearer(&anna.token)).is(403, "blocked");
+    let no_order = Request::get("/v1/orders/or_AAAAAAAAAAAAAAAAAAAAAA");
+    from(&server, ONE, &no_order.bearer(&anna.token)).is(403, "blocked");
+    // Who somebody is, and what is theirs, is no use to anybody else: a page of their order needs it.
+    let ben = server.customer("ben", "drop");
+    from(&server, ONE, &Request::post("/v1/session").bearer(&ben.token)).is(200, "");
+    for path in ["/v1/orders", "/v1/sales/drop/mine"] {
+        from(&server, ONE, &Request::get(path).bearer(&ben.token)).is(200, "");
+        from(&server, ONE, &Request::get(path).bearer("nobody's")).is(403, "blocked");
     }
     for (kind, field) in [("orders", "order"), ("purchases", "purchase")] {
         let own = Request::get(&format!("/v1/{kind}/{}", bought.text(field)));
