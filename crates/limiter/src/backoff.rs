@@ -3,18 +3,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const WAYS: usize = 8;
+use crate::words::{Look, Words};
+
 /// Bits of a word: when the block ends, in milliseconds.
 const TIME_BITS: u32 = 40;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// Bits above them: how many blocks came before. The rest is a part of the hash.
 const LEVEL_BITS: u32 = 4;
 const LEVEL_MAX: u64 = (1 << LEVEL_BITS) - 1;
-const TAG_SHIFT: u32 = TIME_BITS + LEVEL_BITS;
 
 /// Blocks by key, in a table of fixed size. Where there is no room, the one that ends first gives way.
 pub struct Backoff {
-    sets: Box<[[AtomicU64; WAYS]]>,
+    words: Words,
     first_milliseconds: u64,
     max_milliseconds: u64,
     /// No block ends later, so that most looks need not look.
@@ -25,9 +25,8 @@ impl Backoff {
     /// Takes up to `bytes_max`. A first block lasts for `first_milliseconds`, each further one twice as long as the one before up to
     /// `max_milliseconds`. After as long without a block, the next is a first one.
     pub fn new(bytes_max: usize, first_milliseconds: u64, max_milliseconds: u64) -> Self {
-        let sets = (bytes_max / size_of::<[AtomicU64; WAYS]>()).max(1);
         Self {
-            sets: (0..sets).map(|_| Default::default()).collect(),
+            words: Words::new(bytes_max, TIME_BITS + LEVEL_BITS),
             first_milliseconds: first_milliseconds.max(1),
             max_milliseconds: max_milliseconds.clamp(1, TIME_MASK / 4),
             last_end: AtomicU64::new(0),
@@ -39,32 +38,21 @@ impl Backoff {
         if self.last_end.load(Ordering::Relaxed) <= now_milliseconds {
             return None;
         }
-        let words = self.words(hash);
-        let word = words.into_iter().find(|word| word >> TAG_SHIFT == tag(hash))?;
+        let word = self.words.look(hash).word()?;
         Some(self.ahead(word, now_milliseconds)).filter(|rest| *rest > 0)
     }
 
     /// Blocks the key, unless it is blocked. Gives for how many milliseconds, if so.
     pub fn block(&self, hash: u64, now_milliseconds: u64) -> Option<u64> {
-        let set = &self.sets[self.index(hash)];
         loop {
-            let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
-            let known = words.iter().position(|word| *word != 0 && word >> TAG_SHIFT == tag(hash));
-            let nearest = || (0..WAYS).min_by_key(|way| self.ahead(words[*way], now_milliseconds)).unwrap_or(0);
-            let way = known.unwrap_or_else(nearest);
-            let level = match known {
-                Some(way) if self.ahead(words[way], now_milliseconds) > 0 => return None,
-                Some(way) if self.is_remembered(words[way], now_milliseconds) => {
-                    ((words[way] >> TIME_BITS & LEVEL_MAX) + 1).min(LEVEL_MAX)
-                }
+            let look = self.words.look(hash);
+            let level = match look.word() {
+                Some(word) if self.ahead(word, now_milliseconds) > 0 => return None,
+                Some(word) if self.is_remembered(word, now_milliseconds) => ((word >> TIME_BITS) + 1).min(LEVEL_MAX),
                 _ => 0,
             };
             let length = self.first_milliseconds.saturating_mul(1 << level).min(self.max_milliseconds);
-            let end = now_milliseconds.saturating_add(length);
-            let word = tag(hash) << TAG_SHIFT | level << TIME_BITS | (end & TIME_MASK);
-            // The end first: a block that is there is seen.
-            self.last_end.fetch_max(end, Ordering::Relaxed);
-            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if self.put(&look, level, length, now_milliseconds) {
                 return Some(length);
             }
         }
@@ -74,21 +62,14 @@ impl Backoff {
     /// is longer than it.
     pub fn adopt(&self, hash: u64, now_milliseconds: u64, milliseconds: u64) {
         let milliseconds = milliseconds.min(self.max_milliseconds);
-        let set = &self.sets[self.index(hash)];
         loop {
-            let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
-            let known = words.iter().position(|word| *word != 0 && word >> TAG_SHIFT == tag(hash));
-            let nearest = || (0..WAYS).min_by_key(|way| self.ahead(words[*way], now_milliseconds)).unwrap_or(0);
-            let way = known.unwrap_or_else(nearest);
-            if known.is_some() && self.ahead(words[way], now_milliseconds) >= milliseconds {
+            let look = self.words.look(hash);
+            if look.word().is_some_and(|word| self.ahead(word, now_milliseconds) >= milliseconds) {
                 return;
             }
             let longer = |level: &u64| self.first_milliseconds.saturating_mul(1 << level) >= milliseconds;
             let level = (0..LEVEL_MAX).find(longer).unwrap_or(LEVEL_MAX);
-            let end = now_milliseconds.saturating_add(milliseconds);
-            let word = tag(hash) << TAG_SHIFT | level << TIME_BITS | (end & TIME_MASK);
-            self.last_end.fetch_max(end, Ordering::Relaxed);
-            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if self.put(&look, level, milliseconds, now_milliseconds) {
                 return;
             }
         }
@@ -96,32 +77,26 @@ impl Backoff {
 
     /// Keys that are blocked. Looks at the whole table.
     pub fn in_force(&self, now_milliseconds: u64) -> usize {
-        let words = self.sets.iter().flatten();
-        words.filter(|word| self.ahead(word.load(Ordering::Relaxed), now_milliseconds) > 0).count()
+        self.words.all().filter(|word| self.ahead(*word, now_milliseconds) > 0).count()
     }
 
-    fn index(&self, hash: u64) -> usize {
-        (((hash >> 24) * self.sets.len() as u64) >> 40) as usize
-    }
-
-    fn words(&self, hash: u64) -> [u64; WAYS] {
-        self.sets[self.index(hash)].each_ref().map(|word| word.load(Ordering::Relaxed))
+    fn put(&self, look: &Look<'_>, level: u64, milliseconds: u64, now_milliseconds: u64) -> bool {
+        let end = now_milliseconds.saturating_add(milliseconds);
+        // The end first: a block that is there is seen.
+        self.last_end.fetch_max(end, Ordering::Relaxed);
+        look.put(level << TIME_BITS | (end & TIME_MASK), |word| self.ahead(word, now_milliseconds))
     }
 
     /// Milliseconds to a word's end; 0 where it has passed.
     fn ahead(&self, word: u64, now_milliseconds: u64) -> u64 {
         let ahead = (word & TIME_MASK).wrapping_sub(now_milliseconds) & TIME_MASK;
-        if word != 0 && ahead <= self.max_milliseconds { ahead } else { 0 }
+        if ahead <= self.max_milliseconds { ahead } else { 0 }
     }
 
     /// Whether a block that has ended counts for the next one still.
     fn is_remembered(&self, word: u64, now_milliseconds: u64) -> bool {
         now_milliseconds.wrapping_sub(word & TIME_MASK) & TIME_MASK < self.max_milliseconds
     }
-}
-
-fn tag(hash: u64) -> u64 {
-    (hash & ((1 << (u64::BITS - TAG_SHIFT)) - 1)).max(1)
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! What others said of a key a moment ago: that it may ask so many times more, or not before then. In a table of fixed size, without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::words::Words;
 
-const WAYS: usize = 8;
 /// Bits of a word: how many permits are left; none means that the key was refused.
 const PERMIT_BITS: u32 = 14;
 const PERMITS_MAX: u64 = (1 << PERMIT_BITS) - 1;
 /// Bits above them: until when the word counts, in milliseconds. The rest is a part of the hash.
 const TIME_BITS: u32 = 26;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
-const TAG_SHIFT: u32 = PERMIT_BITS + TIME_BITS;
 /// Permits that nobody has used by then are void.
 const PERMIT_MILLISECONDS: u64 = 1_000;
 /// However long a key has to wait, it is asked for again after so long.
 const REFUSAL_MILLISECONDS_MAX: u64 = 2_000;
-
-type Set = [AtomicU64; WAYS];
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,23 +24,21 @@ pub(crate) enum Known {
 
 /// Permits and refusals by key. Where there is no room, what ends first gives way; whose word is gone is asked for again.
 pub(crate) struct Leases {
-    sets: Box<[Set]>,
+    words: Words,
 }
 
 impl Leases {
     /// Takes up to `bytes_max`, and a set at least.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let sets = (bytes_max / size_of::<Set>()).max(1);
-        Self { sets: (0..sets).map(|_| Set::default()).collect() }
+        Self { words: Words::new(bytes_max, PERMIT_BITS + TIME_BITS) }
     }
 
     /// Uses a permit of the key with that hash, or says that it was refused; `None` if nothing is known.
     pub(crate) fn take(&self, hash: u64, now_milliseconds: u64) -> Option<Known> {
-        let set = self.set(hash);
         loop {
-            let words = load(set);
-            let way = known(&words, hash)?;
-            let (word, rest) = (words[way], ahead(words[way], now_milliseconds));
+            let look = self.words.look(hash);
+            let word = look.word()?;
+            let rest = ahead(word, now_milliseconds);
             if rest == 0 {
                 return None;
             }
@@ -53,8 +47,9 @@ impl Leases {
                 return Some(Known::Refused(rest));
             }
             // Without any left it says nothing, which is not the same as a refusal.
-            let after = if permits == 1 { 0 } else { word - 1 };
-            if set[way].compare_exchange(word, after, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let is_used =
+                if permits == 1 { look.clear() } else { look.put(word - 1, |word| ahead(word, now_milliseconds)) };
+            if is_used {
                 return Some(Known::Permit);
             }
         }
@@ -73,44 +68,22 @@ impl Leases {
     }
 
     fn put(&self, hash: u64, now: u64, milliseconds: u64, permits: u64) {
-        let set = self.set(hash);
         loop {
-            let words = load(set);
-            let nearest = || (0..WAYS).min_by_key(|way| ahead(words[*way], now)).unwrap_or(0);
-            let own = known(&words, hash);
-            let left =
-                own.map(|way| words[way]).filter(|word| ahead(*word, now) > 0).map_or(0, |word| word & PERMITS_MAX);
+            let look = self.words.look(hash);
+            let left = look.word().filter(|word| ahead(*word, now) > 0).map_or(0, |word| word & PERMITS_MAX);
             let permits = if permits == 0 { 0 } else { (permits + left).min(PERMITS_MAX) };
             let end = now.wrapping_add(milliseconds) & TIME_MASK;
-            let word = tag(hash) << TAG_SHIFT | end << PERMIT_BITS | permits;
-            let way = own.unwrap_or_else(nearest);
-            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if look.put(end << PERMIT_BITS | permits, |word| ahead(word, now)) {
                 return;
             }
         }
     }
-
-    fn set(&self, hash: u64) -> &Set {
-        &self.sets[(((hash >> 24) * self.sets.len() as u64) >> 40) as usize]
-    }
-}
-
-fn load(set: &Set) -> [u64; WAYS] {
-    set.each_ref().map(|word| word.load(Ordering::Relaxed))
-}
-
-fn known(words: &[u64; WAYS], hash: u64) -> Option<usize> {
-    words.iter().position(|word| word >> TAG_SHIFT == tag(hash))
 }
 
 /// Milliseconds until a word no longer counts; 0 where it does not.
 fn ahead(word: u64, now: u64) -> u64 {
-    let ahead = ((word >> PERMIT_BITS) & TIME_MASK).wrapping_sub(now) & TIME_MASK;
-    if word != 0 && ahead <= REFUSAL_MILLISECONDS_MAX { ahead } else { 0 }
-}
-
-fn tag(hash: u64) -> u64 {
-    (hash & ((1 << (u64::BITS - TAG_SHIFT)) - 1)).max(1)
+    let ahead = (word >> PERMIT_BITS).wrapping_sub(now) & TIME_MASK;
+    if ahead <= REFUSAL_MILLISECONDS_MAX { ahead } else { 0 }
 }
 
 #[cfg(test)]

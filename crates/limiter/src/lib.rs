@@ -13,6 +13,7 @@ mod ranges;
 mod shared;
 mod table;
 mod tally;
+mod words;
 
 use std::hash::Hasher as _;
 

@@ -9,7 +9,9 @@
 //! without a lock; what is refused changes nothing.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::words::{self, Look};
 
 /// The highest rate.
 pub const PER_SECOND_MAX: u32 = 10_000;
@@ -19,8 +21,6 @@ pub const BURST_MAX: u32 = 1_000_000;
 /// Among how many a limit may be divided.
 pub const PARTS_MAX: u32 = 1_600;
 
-/// Places of a set; with words of eight bytes, a set is a cache line.
-const WAYS: usize = 8;
 /// Sets whose memory is taken together, when the first of them is used: a page.
 const SETS_PER_CHUNK: usize = 64;
 /// Sets that the bits of a hash can tell apart in [`Limiter::set`].
@@ -33,7 +33,7 @@ const BACKWARDS_MILLISECONDS_MAX: u64 = 60_000;
 
 #[derive(Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct Set(words::Set);
 
 type Chunk = OnceLock<Box<[Set]>>;
 
@@ -83,42 +83,29 @@ impl Limiter {
     pub fn check_part(&self, hash: u64, now_milliseconds: u64, parts: u32) -> Result<(), u64> {
         let (interval, longest) = self.part(parts);
         let tolerance = longest - interval;
-        let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
-        let set = self.set(hash);
-        let tag = tag(hash);
-        loop {
-            let words = set.0.each_ref().map(|word| word.load(Ordering::Relaxed));
-            let known = words.iter().position(|word| word >> TIME_BITS == tag);
-            let way = known.unwrap_or_else(|| self.nearest(&words, now));
-            let ahead = if known.is_some() { self.ahead(words[way], now) } else { 0 };
-            if ahead > tolerance {
-                return Err((ahead - tolerance).div_ceil(self.units));
-            }
-            let word = tag << TIME_BITS | (now.wrapping_add(ahead + interval) & TIME_MASK);
-            // Whoever was faster has made another word of it: look again.
-            if set.0[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return Ok(());
-            }
-        }
+        self.change(hash, now_milliseconds, |ahead| {
+            if ahead > tolerance { Err((ahead - tolerance).div_ceil(self.units)) } else { Ok(ahead + interval) }
+        })
     }
 
     /// Counts a request that somebody else has admitted, as [`Limiter::check_part`] would have; at most until nothing is left of the part.
     pub fn count_part(&self, hash: u64, now_milliseconds: u64, parts: u32) {
         let (interval, longest) = self.part(parts);
+        let counted = |ahead: u64| if ahead >= longest { Err(()) } else { Ok((ahead + interval).min(longest)) };
+        // With nothing left there is nothing to count.
+        let _ = self.change(hash, now_milliseconds, counted);
+    }
+
+    /// Moves a key's TAT from so far ahead, in units, to as far as `next` says, unless that refuses.
+    fn change<E>(&self, hash: u64, now_milliseconds: u64, next: impl Fn(u64) -> Result<u64, E>) -> Result<(), E> {
         let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
         let set = self.set(hash);
-        let tag = tag(hash);
         loop {
-            let words = set.0.each_ref().map(|word| word.load(Ordering::Relaxed));
-            let known = words.iter().position(|word| word >> TIME_BITS == tag);
-            let way = known.unwrap_or_else(|| self.nearest(&words, now));
-            let ahead = if known.is_some() { self.ahead(words[way], now) } else { 0 };
-            if ahead >= longest {
-                return;
-            }
-            let word = tag << TIME_BITS | (now.wrapping_add((ahead + interval).min(longest)) & TIME_MASK);
-            if set.0[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return;
+            let look = Look::at(&set.0, hash, TIME_BITS);
+            let ahead = next(look.word().map_or(0, |time| self.ahead(time, now)))?;
+            // Whoever was faster has made another word of it: look again.
+            if look.put(now.wrapping_add(ahead) & TIME_MASK, |time| self.ahead(time, now)) {
+                return Ok(());
             }
         }
     }
@@ -134,7 +121,8 @@ impl Limiter {
     pub fn in_use(&self, now_milliseconds: u64) -> usize {
         let now = now_milliseconds.wrapping_mul(self.units) & TIME_MASK;
         let sets = self.chunks.iter().filter_map(OnceLock::get).flatten();
-        sets.flat_map(|set| &set.0).filter(|word| self.ahead(word.load(Ordering::Relaxed), now) > 0).count()
+        let words = sets.flat_map(|set| &set.0).map(|word| word.load(Ordering::Relaxed));
+        words.filter(|word| *word != 0 && self.ahead(word & TIME_MASK, now) > 0).count()
     }
 
     /// Bytes that it has taken so far.
@@ -150,28 +138,17 @@ impl Limiter {
 
     fn set(&self, hash: u64) -> &Set {
         let sets = self.chunks.len() * SETS_PER_CHUNK;
-        // The upper 40 bits as a fraction of all sets; the lower 24 are the tag.
-        let index = ((hash >> 24) * sets as u64) >> 40;
-        let (chunk, set) = (index as usize / SETS_PER_CHUNK, index as usize % SETS_PER_CHUNK);
+        let index = words::place(hash, sets);
+        let (chunk, set) = (index / SETS_PER_CHUNK, index % SETS_PER_CHUNK);
         let chunk = self.chunks[chunk].get_or_init(|| (0..SETS_PER_CHUNK).map(|_| Set::default()).collect());
         &chunk[set]
     }
 
-    /// How far ahead a word's TAT lies, in units; 0 where it has passed.
-    fn ahead(&self, word: u64, now: u64) -> u64 {
-        let ahead = (word & TIME_MASK).wrapping_sub(now) & TIME_MASK;
-        if word != 0 && ahead <= self.ahead_max { ahead } else { 0 }
+    /// How far ahead a TAT lies, in units; 0 where it has passed.
+    fn ahead(&self, time: u64, now: u64) -> u64 {
+        let ahead = time.wrapping_sub(now) & TIME_MASK;
+        if ahead <= self.ahead_max { ahead } else { 0 }
     }
-
-    /// The place of a set that whoever is new gets.
-    fn nearest(&self, words: &[u64; WAYS], now: u64) -> usize {
-        let by_time = words.iter().enumerate().min_by_key(|(_, word)| self.ahead(**word, now));
-        by_time.map_or(0, |(way, _)| way)
-    }
-}
-
-fn tag(hash: u64) -> u64 {
-    (hash & ((1 << (u64::BITS - TIME_BITS)) - 1)).max(1)
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {

@@ -1,82 +1,56 @@
 //! How often a key has failed lately: a small count that fades, in a table of fixed size.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::words::Words;
 
-const WAYS: usize = 8;
 /// Bits of a word: since when it fades, in milliseconds.
 const TIME_BITS: u32 = 40;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// Bits above them: the count. The rest is a part of the hash.
 const COUNT_BITS: u32 = 4;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-const TAG_SHIFT: u32 = TIME_BITS + COUNT_BITS;
 
 /// Counts by key. Where there is no room, the smallest gives way; a key that is not known counts as 0.
 pub struct Tally {
-    sets: Box<[[AtomicU64; WAYS]]>,
+    words: Words,
     fade_milliseconds: u64,
 }
 
 impl Tally {
     /// Takes up to `bytes_max`. A count goes down by one every `fade_milliseconds`.
     pub fn new(bytes_max: usize, fade_milliseconds: u64) -> Self {
-        let sets = (bytes_max / size_of::<[AtomicU64; WAYS]>()).max(1);
-        Self {
-            sets: (0..sets).map(|_| Default::default()).collect(),
-            fade_milliseconds: fade_milliseconds.clamp(1, TIME_MASK / 64),
-        }
+        let fade_milliseconds = fade_milliseconds.clamp(1, TIME_MASK / 64);
+        Self { words: Words::new(bytes_max, TIME_BITS + COUNT_BITS), fade_milliseconds }
     }
 
     /// What the key with that hash counts, 0 to 15.
     pub fn count(&self, hash: u64, now_milliseconds: u64) -> u32 {
-        let set = &self.sets[self.index(hash)];
-        let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
-        let word = words.into_iter().find(|word| is_of(*word, hash));
+        let word = self.words.look(hash).word();
         word.map_or(0, |word| self.faded(word, now_milliseconds).0 as u32)
     }
 
     /// Adds to the key's count, and gives what it counted before.
     pub fn add(&self, hash: u64, amount: u32, now_milliseconds: u64) -> u32 {
-        let set = &self.sets[self.index(hash)];
         loop {
-            let words = set.each_ref().map(|word| word.load(Ordering::Relaxed));
-            let known = words.iter().position(|word| is_of(*word, hash));
-            let smallest = || (0..WAYS).min_by_key(|way| self.faded(words[*way], now_milliseconds).0).unwrap_or(0);
-            let way = known.unwrap_or_else(smallest);
-            let (count, since) = match known {
-                Some(way) => self.faded(words[way], now_milliseconds),
-                None => (0, now_milliseconds),
-            };
+            let look = self.words.look(hash);
+            let (count, since) = look.word().map_or((0, 0), |word| self.faded(word, now_milliseconds));
             // What counted nothing begins to fade now.
             let since = if count == 0 { now_milliseconds } else { since };
             let sum = (count + u64::from(amount)).min(COUNT_MAX);
-            let word = tag(hash) << TAG_SHIFT | sum << TIME_BITS | (since & TIME_MASK);
-            if set[way].compare_exchange(words[way], word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let word = sum << TIME_BITS | (since & TIME_MASK);
+            if look.put(word, |word| self.faded(word, now_milliseconds).0) {
                 return count as u32;
             }
         }
     }
 
-    fn index(&self, hash: u64) -> usize {
-        (((hash >> 24) * self.sets.len() as u64) >> 40) as usize
-    }
-
     /// What is left of a word's count, and since when the rest fades. A clock that went back a little fades nothing.
     fn faded(&self, word: u64, now_milliseconds: u64) -> (u64, u64) {
-        let count = word >> TIME_BITS & COUNT_MAX;
+        let count = word >> TIME_BITS;
         let age = now_milliseconds.wrapping_sub(word & TIME_MASK) & TIME_MASK;
         let age = if age > TIME_MASK / 2 { 0 } else { age };
         let steps = age / self.fade_milliseconds;
         (count.saturating_sub(steps), (word & TIME_MASK).wrapping_add(steps * self.fade_milliseconds))
     }
-}
-
-fn is_of(word: u64, hash: u64) -> bool {
-    word != 0 && word >> TAG_SHIFT == tag(hash)
-}
-
-fn tag(hash: u64) -> u64 {
-    (hash & ((1 << (u64::BITS - TAG_SHIFT)) - 1)).max(1)
 }
 
 #[cfg(test)]
@@ -113,6 +87,6 @@ mod tests {
             tally.add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15), 1, START);
         }
         assert_eq!(tally.count(u64::MAX, START), 15);
-        assert_eq!(size_of_val(&*tally.sets), 1 << 12);
+        assert_eq!(tally.words.bytes(), 1 << 12);
     }
 }
