@@ -33,6 +33,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Gates are counted so often, and one that has not been heard of for so long is none.
 const MEET_EVERY: Duration = Duration::from_secs(1);
 const AWAY_AFTER: Duration = Duration::from_secs(4);
+/// A gate whose clock is so far behind believes for longer what is good once.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(2);
 const FIELDS: usize = 5;
 
 /// What is asked of a key.
@@ -51,7 +53,7 @@ impl Operation {
     /// Its name and fields, as the library takes them. `asking` is how many want the same.
     fn fields(&self, asking: usize) -> [Vec<u8>; FIELDS] {
         let number = |number: u64| number.to_string().into_bytes();
-        let milliseconds = |time: &Duration| number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1));
+        let milliseconds = |time: &Duration| number(domain::milliseconds(*time).max(1));
         let fields = |name: &str, fields: [Vec<u8>; FIELDS - 1]| {
             let [a, b, c, d] = fields;
             [name.as_bytes().to_vec(), a, b, c, d]
@@ -169,9 +171,9 @@ impl Shared {
         Some(Lot { is_granted: permits > 0, extra, wait_milliseconds: wait.max(1) })
     }
 
-    /// Uses what may be used once within that time: whether nobody had, at any gate. `None`: nobody knows.
+    /// Uses what is good once and for so long more: whether nobody had, at any gate. `None`: nobody knows.
     pub async fn spend(&self, kind: &str, hash: u64, within: Duration) -> Option<bool> {
-        let answer = self.ask(hash, format!("{kind}:{hash:016x}"), Operation::Spend(within)).await;
+        let answer = self.ask(hash, format!("{kind}:{hash:016x}"), Operation::Spend(within + CLOCKS_APART_MAX)).await;
         answer.map(|(is_first, _)| is_first == 1)
     }
 

@@ -1,6 +1,6 @@
 //! Time as the engine sees it. Only the rim reads a clock; the decision core is given chain time.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, as recorded per batch: `max(previous chain time, wall clock)`.
 ///
@@ -68,12 +68,15 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn wall_milliseconds(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
     }
 
     fn monotonic_milliseconds(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.start.elapsed())
     }
+}
+
+/// A duration in whole milliseconds.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

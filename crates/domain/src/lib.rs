@@ -16,7 +16,7 @@ pub mod role;
 pub mod sale;
 pub mod stage;
 
-pub use clock::{ChainTime, Clock};
+pub use clock::{ChainTime, Clock, milliseconds};
 pub use human_check::HumanCheck;
 pub use ids::{OrderSequence, Pseudonym, PurchaseId, PurchaseNumber, SaleId, SaleOrdinal, Unit, Units};
 pub use money::{Currency, Money};

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use domain::{ChainTime, HumanCheck, Refusal, Right};
+use domain::{ChainTime, HumanCheck, Refusal, Right, milliseconds};
 use engine::Sale;
 use gate::identity::Identity;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -25,7 +25,6 @@ use crate::{body, identify};
 
 /// Sets are given out for two hours, and never change.
 const FOR_AN_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600, immutable");
-const OWN: HeaderValue = HeaderValue::from_static("no-store");
 const PNG: HeaderValue = HeaderValue::from_static("image/png");
 const WAV: HeaderValue = HeaderValue::from_static("audio/wav");
 
@@ -108,7 +107,7 @@ pub(crate) async fn challenge(
     };
     let answer = make(&app, &sale, &identity, check, (check != of_sale, wanted.another), now).await?;
     app.metrics.count_check(Some(check), CheckOutcome::Given);
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, OWN)], Json(answer)).into_response())
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 async fn make(
@@ -126,7 +125,7 @@ async fn make(
     }
     let standing = checks.standing(&key, now.0).await.admit(now.0)?;
     let level = standing.level(check, is_alternative);
-    let lifetime = u64::try_from(checks.options.lifetime.as_millis()).unwrap_or(u64::MAX);
+    let lifetime = milliseconds(checks.options.lifetime);
     let mut challenge = Challenge::new(check, level, now, lifetime);
     let path = |rest: &str| format!("/v1/sales/{}/challenges/{rest}", sale.name());
     let (mut picture, mut set, mut index) = (None, None, None);
@@ -186,14 +185,14 @@ pub(crate) async fn audio(
         return Err(Problem::new(Refusal::ChallengeFailed, "the challenge has expired"));
     }
     let letters = app.human.keys.letters_of(sale.id, &challenge);
-    sound(app, letters, OWN).await
+    Ok(sound(app, letters).await?.into_response())
 }
 
 /// The first sound of a process reads the samples, which takes its time.
-async fn sound(app: Arc<App>, letters: String, kept: HeaderValue) -> Result<Response, Problem> {
+async fn sound(app: Arc<App>, letters: String) -> Result<impl IntoResponse, Problem> {
     let wav = tokio::task::spawn_blocking(move || app.human.spoken(&letters)).await;
     let wav = wav.map_err(|error| Problem::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, WAV), (header::CACHE_CONTROL, kept)], wav).into_response())
+    Ok(([(header::CONTENT_TYPE, WAV)], wav))
 }
 
 /// A set of pictures with the sealed answers. Everybody gets the same, and an edge may keep it.
@@ -264,7 +263,7 @@ pub(crate) async fn fixed_file(
         }
         "wav" => {
             let letters = app.human.keys.letters_at(sale.id, place);
-            sound(app, letters, FOR_AN_HOUR).await
+            Ok(([(header::CACHE_CONTROL, FOR_AN_HOUR)], sound(app, letters).await?).into_response())
         }
         _ => Err(Refusal::NotFound.into()),
     }

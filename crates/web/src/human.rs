@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::human::{Challenge, CheckKeys, FixedSet, Made, Pool, Solution, Voice};
-use domain::{ChainTime, HumanCheck, Pseudonym, Refusal, SaleOrdinal, limits};
+use domain::{ChainTime, HumanCheck, Pseudonym, Refusal, SaleOrdinal, limits, milliseconds};
 use engine::{Sale, Shared};
 use ledger::vault::Secret;
 use ledger::{CustomerError, NewCustomer, StoreError, VaultError};
@@ -30,8 +30,6 @@ const FAILURES_PER_LEVEL: u32 = 2;
 /// Names of what gates share.
 const USED: &str = "challenge";
 const FAILED: &str = "failures";
-/// A gate whose clock is so far behind still believes a challenge.
-const CLOCKS_APART_MILLISECONDS_MAX: u64 = 2_000;
 /// By how many levels a proof is harder that stands for letters.
 const ALTERNATIVE_LEVELS: u8 = 1;
 /// Sets of pictures that are kept, about 50 KiB each: those of 64 sales.
@@ -124,7 +122,6 @@ pub(crate) struct Standing {
 impl HumanChecks {
     /// `counting` is what customers are told apart by, at all gates, and where the gates meet.
     pub(crate) fn new(secret: &[u8; 32], options: HumanOptions, counting: (Hasher, Option<Arc<Shared>>)) -> Self {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (first, max) = options.block;
         let (hasher, shared) = counting;
         Self {
@@ -147,7 +144,7 @@ impl HumanChecks {
     pub(crate) async fn spend(&self, id: [u8; 16], until: ChainTime, now: u64) -> Spent {
         let here = self.used.lock().unwrap_or_else(PoisonError::into_inner).spend(id, until.0, now);
         let (Some(shared), Spent::Now) = (&self.shared, here) else { return here };
-        let within = Duration::from_millis(until.0.saturating_sub(now) + CLOCKS_APART_MILLISECONDS_MAX);
+        let within = Duration::from_millis(until.0.saturating_sub(now));
         match shared.spend(USED, self.hasher.hash(&id), within).await {
             Some(false) => Spent::Before,
             // Unknown is not used: a customer who did what was asked is not sent away because Redis is.
@@ -224,7 +221,7 @@ impl HumanChecks {
             HumanCheck::ProofOfWork => self.options.proof_floor,
             HumanCheck::Answer | HumanCheck::Static => self.options.letters_floor,
         };
-        challenge.issued_at.plus(u64::try_from(floor.as_millis()).unwrap_or(u64::MAX))
+        challenge.issued_at.plus(milliseconds(floor))
     }
 
     /// A picture of that level; the first one that is asked for begins the making of more.

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ChainTime, Refusal};
+use domain::{ChainTime, Refusal, milliseconds};
 use engine::{Engine, News, Shared};
 use gate::Pass;
 use gate::identity::Identity;
@@ -26,9 +26,9 @@ use crate::identify;
 use crate::problem::Problem;
 use crate::purchase::{self, Head};
 
-/// What a customer who proves a purchase or a pass has in any case.
-const PROVEN_PER_SECOND: u32 = 2;
-const PROVEN_BURST: u32 = 4;
+/// What a customer who proves a purchase or a pass has in any case, whatever limit or ceiling there is.
+pub(crate) const PROVEN_PER_SECOND: u32 = 2;
+pub(crate) const PROVEN_BURST: u32 = 4;
 
 /// A rate, and how much of it may come at once. A rate of 0 is no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -187,7 +187,6 @@ impl Limits {
         let hammering = options.hammering;
         let refusals = || Limiter::new(eighth / 2, hammering.per_second, hammering.burst);
         let (first, max) = options.automatic_block;
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
             addresses: Addresses::new(options.trusted_proxies, hasher),
             loopback: options.loopback,

@@ -23,6 +23,7 @@ use limiter::overload::{Bounds, Ceiling, Ceilings, Delays, Priority};
 
 use crate::app::App;
 use crate::identify;
+use crate::limits::{PROVEN_BURST, PROVEN_PER_SECOND};
 use crate::metrics::ShedCounters;
 use crate::origin::LET_ALL_IN;
 use crate::outgoing::Outgoing;
@@ -30,9 +31,6 @@ use crate::problem::Problem;
 use crate::purchase::{self, Head};
 use crate::reply::{self, Reply};
 
-/// What a caller who proves something has in any case.
-const PROVEN_PER_SECOND: u32 = 2;
-const PROVEN_BURST: u32 = 4;
 /// For those who prove something while others are left out; each has a word.
 const PROVEN_BYTES_MAX: usize = 4 << 20;
 /// After how many seconds whoever is left out is to come again, in turns, so that they do not all come back together.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{ChainTime, PurchaseNumber};
+use domain::{ChainTime, PurchaseNumber, milliseconds};
 use engine::{Engine, Sale};
 use ledger::StoreError;
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::caller::{Call, Caller, Outcome};
 use crate::event::Event;
-use crate::pace::{GIVE_UP_AFTER, Pace, milliseconds};
+use crate::pace::{GIVE_UP_AFTER, Pace};
 use crate::reading::{Found, Readers, Wanted};
 use crate::signature::signatures;
 use crate::store::{Endpoint, EventKey, LastCall, Note, Store, Waiting};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use domain::milliseconds;
+
 /// From the first failure to the parking, by default.
 pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(72 * 60 * 60);
 
@@ -31,11 +33,6 @@ impl Pace {
         let whole = milliseconds(whole);
         random.u64(whole / 2..=whole)
     }
-}
-
-/// A duration as the file has it.
-pub(crate) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

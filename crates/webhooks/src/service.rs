@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use data_encoding::BASE32_DNSSEC;
-use domain::{ChainTime, sale};
+use domain::{ChainTime, milliseconds, sale};
 use engine::Engine;
 use ledger::{Service, StoreError};
 use rustls::{ClientConfig, RootCertStore};
@@ -236,7 +236,7 @@ impl Webhooks {
     /// Draws a new secret and gives it; the one before signs too for a day.
     pub fn rotate(&self, id: &str) -> Result<(EndpointState, String), WebhookError> {
         let secret = Secret::draw().map_err(|_| WebhookError::Randomness)?;
-        let until = self.shared.engine.now() + u64::try_from(ROTATION.as_millis()).unwrap_or(u64::MAX);
+        let until = self.shared.engine.now() + milliseconds(ROTATION);
         self.change(id, |store| store.rotate(id, &secret, until))?;
         Ok((self.state(id)?, secret.text()))
     }
