@@ -14,10 +14,10 @@ use ledger::{
     CustomerError, NewCustomer, PostgresOptions, PostgresVault, StoreError, VaultError, VaultService, VaultStore as _,
 };
 
-const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'doorbuster'";
-
 const WAITING: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'doorbuster' AND wait_event_type = 'Lock'";
+
+const BOTH_WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
 /// Runs `work` in so many threads that begin together; what each gave, in order.
 fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -149,24 +149,31 @@ fn a_connection_that_is_cut_in_the_middle_of_the_work_is_made_up_for() {
 #[test]
 fn the_victim_of_a_deadlock_tries_again() {
     let place = InPostgres::new();
-    place.superuser().execute("ALTER ROLE doorbuster SET deadlock_timeout = '3s'");
     let mut vault = place.open();
     let insert = |subject: &str| {
         format!(
             "INSERT INTO vault.customers (issuer, subject, secret) VALUES ('https://shop.example', '{subject}', '')"
         )
     };
-    let superuser = place.superuser();
-    // Looks for deadlocks so late that it is always the vault that finds them.
-    superuser.execute(&format!("SET deadlock_timeout = '1min'; BEGIN; {}", insert("shopper-2")));
+    let (gate, rival, onlooker) = (place.superuser(), place.superuser(), place.superuser());
+    gate.execute(&format!("BEGIN; {}", insert("shopper-2")));
+    // The rival looks for deadlocks so late that it is always the vault that finds them.
+    rival.execute(&format!("SET deadlock_timeout = '1min'; BEGIN; {}", insert("shopper-3")));
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| vault.ensure_customers(&[customer(1, 2), customer(1, 1)]).unwrap());
-        wait_until("the vault waits", || superuser.ask(WAITING) == "1");
-        superuser.execute(&insert("shopper-1"));
-        superuser.execute("ROLLBACK");
-        assert_eq!(waiting.join().unwrap().len(), 2);
+        let customers = [customer(1, 3), customer(1, 2), customer(1, 1)];
+        let waiting = scope.spawn(move || vault.ensure_customers(&customers).unwrap());
+        wait_until("the vault waits", || onlooker.ask(WAITING) == "1");
+        let rival = scope.spawn(|| {
+            // Would find the row there, and fail, if the vault's transaction had not been undone.
+            rival.execute(&insert("shopper-1"));
+            rival.execute("ROLLBACK");
+        });
+        wait_until("the rival waits for the vault", || onlooker.ask(BOTH_WAITING) == "2");
+        // Only now the vault goes on, and comes to wait for who waits for it.
+        gate.execute("ROLLBACK");
+        rival.join().unwrap();
+        assert_eq!(waiting.join().unwrap().len(), 3);
     });
-    wait_until("the server has counted it", || superuser.ask(DEADLOCKS) == "1");
 }
 
 #[test]
