@@ -129,7 +129,12 @@ impl fmt::Display for AuditReport {
         }
         writeln!(f)?;
         write_table(f, &self.promises, &self.proof)?;
-        write!(f, "{}", if self.ok { "audit: every promise kept" } else { "audit: FAILED" })?;
+        let is_broken = self.promises.values().chain(self.proof.values()).any(|report| report.violations > 0);
+        f.write_str(match (self.ok, is_broken) {
+            (true, _) => "audit: every promise kept",
+            (false, true) => "audit: FAILED",
+            (false, false) => "audit: NOT PROVEN. Nothing contradicts anything, but there was not enough to check",
+        })?;
         if self.books_compared { Ok(()) } else { write!(f, "\n{WITHOUT_BOOKS}") }
     }
 }

@@ -68,13 +68,25 @@ pub(crate) fn run(command: BlockCommand) -> anyhow::Result<ExitCode> {
         BlockCommand::List { to } => (to, Method::GET, PATH.to_owned(), None),
         BlockCommand::Remove { id, to } => (to, Method::DELETE, format!("{PATH}/{id}"), None),
     };
-    let removes = method == Method::DELETE;
+    let (lists, removes) = (method == Method::GET, method == Method::DELETE);
     let settings = Settings::load(&to.config)?;
-    let answer = Operator::of(&settings.data.folder)?.ask(method, &path, body.as_ref())?;
+    let operator = Operator::of(&settings.data.folder)?;
+    let answer = operator.ask(method, &path, body.as_ref())?;
     if to.json {
         return report::json(&answer);
     }
-    report::entries(answer, removes, "Nobody is blocked.", describe)
+    let code = report::entries(answer, removes, "Nobody is blocked.", describe)?;
+    if lists && let Some(count @ 1..) = automatic(&operator)? {
+        report::say(&format!(
+            "Addresses that get no pass and buy nothing for a while, because they went on although they were refused: {count}"
+        ));
+    }
+    Ok(code)
+}
+
+/// How many addresses the server blocks by itself.
+fn automatic(operator: &Operator) -> anyhow::Result<Option<u64>> {
+    Ok(operator.ask(Method::GET, "/admin/v1/load", None)?["addresses_blocked_automatically"].as_u64())
 }
 
 fn describe(block: &Value) -> String {

@@ -41,6 +41,10 @@ impl Settings {
             ("proof_floor_milliseconds", check.proof_floor_milliseconds),
         ] {
             ensure!(floor <= FLOOR_MILLISECONDS_MAX, "human_check.{key}: {FLOOR_MILLISECONDS_MAX} at most");
+            ensure!(
+                floor < check.challenge_seconds * 1_000,
+                "human_check.challenge_seconds: longer than human_check.{key}, or nobody could answer in time"
+            );
         }
         let fades = check.failure_fades_seconds;
         ensure!((1..=SECONDS_MAX).contains(&fades), "human_check.failure_fades_seconds: 1 to {SECONDS_MAX}");

@@ -81,6 +81,14 @@ impl Settings {
 
     fn trusted_proxies(&self) -> anyhow::Result<Vec<Prefix>> {
         let proxies = self.public.trusted_proxies.iter();
-        proxies.map(|text| text.parse().with_context(|| format!("public.trusted_proxies: {text}"))).collect()
+        let parse = |text: &String| {
+            let prefix: Prefix = text.parse().with_context(|| format!("public.trusted_proxies: {text}"))?;
+            ensure!(
+                !prefix.is_everybody(),
+                "public.trusted_proxies: {text} is everybody, and so anybody could claim to be anybody else; name the proxies"
+            );
+            Ok(prefix)
+        };
+        proxies.map(parse).collect()
     }
 }

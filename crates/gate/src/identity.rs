@@ -81,22 +81,22 @@ pub struct IdentityConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityConfigError {
     /// A name is missing.
-    #[error("issuer and audience must not be empty")]
+    #[error("identity.issuer and identity.audience must not be empty")]
     NameMissing,
     /// The shop's issuer would be taken for guests.
-    #[error("the issuer {GUEST_ISSUER:?} is kept for guests; use another")]
+    #[error("identity.issuer: {GUEST_ISSUER:?} is kept for guests; use another")]
     IssuerReserved,
     /// There is no way to sign in.
-    #[error("at least one HS256 secret, or public keys of the shop, are needed")]
+    #[error("identity.hs256_secrets, identity.jwks_url or identity.jwks_file: at least one of them is needed")]
     KeyMissing,
     /// A secret could be guessed.
-    #[error("an HS256 secret has at least {SECRET_BYTES_MIN} bytes (RFC 7518, section 3.2)")]
+    #[error("identity.hs256_secrets: a secret has at least {SECRET_BYTES_MIN} bytes (RFC 7518, section 3.2)")]
     SecretShort,
     /// More rules than anybody needs.
-    #[error("there are at most {REQUIRED_CLAIMS_MAX} required claims")]
+    #[error("identity.required_claims: {REQUIRED_CLAIMS_MAX} at most")]
     ClaimsTooMany,
     /// The leeway is no leeway.
-    #[error("leeway_seconds is at most {LEEWAY_SECONDS_MAX}")]
+    #[error("identity.leeway_seconds: {LEEWAY_SECONDS_MAX} at most")]
     LeewayLong,
     /// The library in this build does not sign and verify as it should.
     #[error("the self-test failed: a token that was just made is refused, or a changed one believed")]

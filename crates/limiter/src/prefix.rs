@@ -61,6 +61,11 @@ impl Prefix {
         (self.first..=self.last()).contains(&address)
     }
 
+    /// Whether every IPv4 address is one of them: a slip, wherever somebody in particular is meant.
+    pub fn is_everybody(self) -> bool {
+        [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST].iter().all(|end| self.contains(address_bits(IpAddr::V4(*end))))
+    }
+
     /// The first address.
     pub fn first(self) -> u128 {
         self.first
@@ -140,6 +145,11 @@ mod tests {
             "::1%1",
         ] {
             assert_eq!(text.parse::<Prefix>(), Err(PrefixError::Unreadable), "{text}");
+        }
+        for (text, is_everybody) in
+            [("0.0.0.0/0", true), ("::/0", true), ("::/1", true), ("0.0.0.0/1", false), ("2000::/3", false)]
+        {
+            assert_eq!(text.parse::<Prefix>().unwrap().is_everybody(), is_everybody, "{text}");
         }
         for (text, meant) in [("203.0.113.7/24", "203.0.113.0/24"), ("2001:db8::1/64", "2001:db8::/64")] {
             let meant: Prefix = meant.parse().unwrap();

@@ -249,6 +249,8 @@ export class Wish {
   trouble = null;
   /** The code of the last press's final no. */
   refusal = null;
+  /** When that no is over by itself, if it says so. */
+  until = NaN;
   #kept = null;
   #running = false;
 
@@ -297,11 +299,12 @@ export class Wish {
     );
   }
 
-  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer not_eligible check_device check_letters check_page trouble */
+  /** One of: not_yet open your_turn deciding yours paid ended may_return gone paused overloaded offline closed signed_out limit fewer not_eligible blocked check_device check_letters check_page trouble */
   get state() {
     const { sale } = this;
     if (this.trouble?.state === "deciding" && sale.checking) return sale.checking;
-    if (this.trouble) return this.trouble.state;
+    // A block that has an end is over by itself.
+    if (this.trouble && !(this.until < sale.clock.now())) return this.trouble.state;
     if (this.wish) return "deciding";
     const { purchase } = this;
     if (purchase?.status === "held") return "yours";
@@ -320,6 +323,7 @@ export class Wish {
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
     this.refusal = null;
+    this.until = NaN;
     this.#tell("deciding");
     // The wish is kept under the name of whoever is coming in.
     await this.sale.api.ready;
@@ -418,7 +422,7 @@ export class Wish {
     } else if (ASK_AGAIN.includes(code) || status === 429 || status >= 500) {
       this.#tell(code === "paused" ? "paused" : "overloaded", code);
     } else {
-      await this.#final(code);
+      await this.#final(code, retry_at);
       return false;
     }
     await pause(Math.max(backOff(failures), after * (1 + 0.5 * Math.random())));
@@ -426,8 +430,9 @@ export class Wish {
   }
 
   /** A refusal binds nothing: the wish is over, and another press is another wish. */
-  async #final(code = "") {
+  async #final(code = "", retry_at) {
     this.refusal = code;
+    this.until = Date.parse(retry_at);
     if (code === "sold_out" || code === "stock_insufficient") {
       // Looked at first, so that nothing looks free that is not.
       await this.sale.look("reload");
@@ -441,7 +446,10 @@ export class Wish {
     } else if (/^grants_|^unpaid_/.test(code)) {
       this.#end("limit", code);
     } else {
-      this.#end(code === "not_eligible" ? code : code === "challenge_required" ? "check_page" : "trouble", code);
+      // An answer before this one may have been lost, and then what was wished for is theirs.
+      await this.sale.mine();
+      const state = { not_eligible: code, blocked: code, challenge_required: "check_page" }[code] ?? "trouble";
+      this.#end(this.purchase?.status === "held" ? null : state, code);
     }
   }
 }

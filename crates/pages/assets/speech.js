@@ -92,8 +92,8 @@ export function view(wish, speech) {
           : text(state),
     // While it is not yet time the button stays where it is, so that nothing moves under the finger at the opening.
     button: !["yours", "paid", "ended", "closed"].includes(state) || again,
-    enabled: state === "open" || state === "check_page" || state === "signed_out" || again || (state === "fewer" && free) || (state === "offline" && free && !wish.wish),
-    clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : null,
+    enabled: ["open", "check_page", "signed_out"].includes(state) || again || (state === "fewer" && free) || (state === "offline" && free && !wish.wish),
+    clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : state === "blocked" ? wish.until || null : null,
     announces: { not_yet: "opening", yours: "paying" }[state],
   };
 }

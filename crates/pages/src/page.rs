@@ -241,6 +241,12 @@ impl Site {
         rendered(MissingPage { given: self.given(language, None), frame: self.frame(language, asked, "/") })
     }
 
+    /// That somebody was left out, in every language, since it is made before anybody asks. It can be read without its style.
+    pub fn busy_page(&self) -> String {
+        let languages = self.words.all().collect();
+        rendered(BusyPage { languages, shop_name: &self.options.shop_name, style: &self.style.path })
+    }
+
     fn frame<'a>(&'a self, language: &'a Language, asked: Option<&str>, path: &str) -> Frame<'a> {
         let options = &self.options;
         Frame {
@@ -351,6 +357,14 @@ struct MinePage<'a> {
 struct MissingPage<'a> {
     frame: Frame<'a>,
     given: String,
+}
+
+#[derive(Template)]
+#[template(path = "busy.html")]
+struct BusyPage<'a> {
+    languages: Vec<&'a Language>,
+    shop_name: &'a str,
+    style: &'a str,
 }
 
 /// A sale, ready to be written. Times stand in UTC until a script says them in the reader's own zone.

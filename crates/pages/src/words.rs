@@ -183,6 +183,12 @@ impl Words {
         self.languages.values().map(|language| (language.tag.as_str(), language.name.as_str()))
     }
 
+    /// All of them, the default first.
+    pub fn all(&self) -> impl Iterator<Item = &Language> {
+        let others = self.languages.values().filter(|language| language.tag != self.default);
+        std::iter::once(&self.languages[&self.default]).chain(others)
+    }
+
     /// The language that was asked for by name; else the one that `Accept-Language` prefers (RFC 9110, 12.5.4; a language stands for
     /// its regions); else the default.
     pub fn choose(&self, asked: Option<&str>, accept_language: Option<&str>) -> &Language {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use domain::{ChainTime, Money, PurchaseNumber, Refusal, Right};
+use domain::{ChainTime, Money, PurchaseNumber, Right};
 use engine::Sale;
 use http::HeaderMap;
 use ledger::Service;
@@ -110,7 +110,7 @@ pub(crate) async fn payments(
 ) -> Result<Json<PaymentsAnswer>, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     // A cursor is the number of the order and the attempt in its last eight bits.
     let after = query.cursor.map(|cursor| {
         let number = u32::try_from(cursor >> 8).unwrap_or(u32::MAX);
@@ -186,7 +186,7 @@ pub(crate) async fn payments_parked(
 ) -> Result<Json<ParkedPaymentsAnswer>, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let rows = read_books(&app, move |books| books.payments_parked(&name, query.cursor, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let next_cursor = rows.last().filter(|_| full).map(|row| row.record.to_string());

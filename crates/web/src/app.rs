@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::webhooks::{Feed, Webhooks};
-use engine::{Engine, News};
+use domain::Refusal;
+use engine::{Engine, News, Sale};
 use ledger::vault::VaultError;
 use limiter::Hasher;
 use pages::Site;
@@ -16,6 +17,7 @@ use crate::limits::{LimitOptions, Limits};
 use crate::metrics::Metrics;
 use crate::overload::{Overload, OverloadOptions};
 use crate::pending::PendingTable;
+use crate::problem::Problem;
 use crate::site::PageCache;
 use crate::streams::Streams;
 
@@ -66,6 +68,11 @@ pub struct App {
 }
 
 impl App {
+    /// The sale of that name.
+    pub(crate) fn sale(&self, name: &str) -> Result<Arc<Sale>, Problem> {
+        self.engine.sale(name).ok_or_else(|| Problem::new(Refusal::NotFound, "there is no sale of that name"))
+    }
+
     /// Wraps a running engine, and the services that call the shop and a payment provider, where there are some.
     pub fn new(
         engine: Arc<Engine>,
@@ -79,7 +86,7 @@ impl App {
         let counting = || (Hasher::new(&engine.identity_key.counting_key()), engine.shared().cloned());
         let (limited, blocks) = (metrics.limited.clone(), metrics.automatic_blocks.clone());
         let limits = Limits::new(options.limits.clone(), counting(), limited, blocks);
-        let overload = Overload::new(options.overload, metrics.shed.clone());
+        let overload = Overload::new(options.overload, metrics.shed.clone(), &site.busy_page());
         let human = HumanChecks::new(engine.ids.human_check_secret(), options.human.clone(), counting());
         Arc::new(Self {
             engine,

@@ -10,6 +10,7 @@ use domain::{ChainTime, Refusal, Right, limits};
 use engine::{BlockError, BlockTarget, Engine};
 use http::{HeaderMap, StatusCode};
 use ledger::{AdminToken, KeptBlock};
+use limiter::Prefix;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -121,7 +122,12 @@ fn target(app: &App, asked: &BlockBody) -> Result<BlockTarget, Problem> {
     match (&asked.address, &asked.issuer, &asked.subject) {
         (Some(address), None, None) => {
             let wrong = |error| Problem::new(Refusal::Malformed, format!("address: {error}"));
-            address.parse().map(BlockTarget::Addresses).map_err(wrong)
+            let prefix: Prefix = address.parse().map_err(wrong)?;
+            if prefix.is_everybody() {
+                let detail = "address: that is everybody; to keep everybody out, pause the sale";
+                return Err(Problem::new(Refusal::Malformed, detail));
+            }
+            Ok(BlockTarget::Addresses(prefix))
         }
         (None, Some(issuer), Some(subject)) => Ok(BlockTarget::Customer(app.engine.customer_hash(issuer, subject))),
         _ => Err(Problem::new(Refusal::Malformed, "give either address, or issuer and subject")),
@@ -140,7 +146,9 @@ pub(crate) async fn remove(
 ) -> Result<Json<BlockAnswer>, Problem> {
     admit(&app, &headers, Right::RunSales)?;
     let removed = with_vault(&app, move |engine| engine.remove_block(&id)).await?;
-    let removed = removed.ok_or(Refusal::NotFound)?;
+    let gone =
+        || Problem::new(Refusal::NotFound, "the block list has no such entry; it may have ended or been removed");
+    let removed = removed.ok_or_else(gone)?;
     tracing::info!(id = removed.id, kind = removed.kind, "an entry of the block list was removed");
     Ok(Json(removed.into()))
 }

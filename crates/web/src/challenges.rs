@@ -86,7 +86,7 @@ pub(crate) async fn challenge(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let wanted: ChallengeBody = body::json(body::content_type(&headers), &bytes)?;
     let now = may_take_pass(&app, &sale, &identity)?;
@@ -176,7 +176,7 @@ pub(crate) async fn audio(
     Path((name, text)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let challenge = app.human.keys.open(sale.id, identify::pseudonym(&sale, &identity), &text);
     let is_spoken = |challenge: &Challenge| challenge.check == HumanCheck::Answer;
@@ -305,7 +305,7 @@ pub(crate) async fn set_human_check(
                 Problem::new(Refusal::Malformed, "human_check: none, proof_of_work, answer or static")
             })?),
         };
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let (setting, of) = (Arc::clone(&app), Arc::clone(&sale));
     let set = tokio::task::spawn_blocking(move || setting.engine.set_human_check(&of, check)).await;
     set.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;

@@ -39,7 +39,7 @@ pub(crate) async fn take_pass(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<PassAnswer>), Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let identity = limits::identity(&app, &headers, Kind::Passes).await?;
     let body: PassBody = body::json(body::content_type(&headers), &bytes)?;
     let pass = issue_pass(&app, &sale, &identity, &headers, &body).await?;
@@ -121,7 +121,7 @@ pub(crate) async fn mine(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let identity = limits::identity(&app, &headers, Kind::Status).await?;
     let grants = grants_of(&sale, identify::pseudonym(&sale, &identity)).await?;
     let pass = match issue_pass(&app, &sale, &identity, &headers, &PassBody::default()).await {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
-use domain::{ChainTime, Refusal, Right};
+use domain::{ChainTime, Right};
 use engine::Sale;
 use http::{HeaderMap, HeaderValue, header};
 use ledger::BooksError;
@@ -241,7 +241,7 @@ pub(crate) async fn orders_json(
 fn export(app: &Arc<App>, name: &str, headers: &HeaderMap, form: Form) -> Result<Response, Problem> {
     admit(app, headers, Right::Read)?;
     needs_books(app)?;
-    let sale = app.engine.sale(name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(name)?;
     let (pages, sent) = mpsc::channel(PAGES_AHEAD);
     let reading = Arc::clone(app);
     tokio::task::spawn_blocking(move || {

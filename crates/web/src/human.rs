@@ -84,7 +84,7 @@ pub(crate) struct PassBody {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "answer is the letters as a text, or counter and derivedKey of a proof of work")]
 enum Answer {
     Letters(String),
     Work(Solution),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use domain::{ChainTime, Refusal};
 use engine::Engine;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::Full;
 use limiter::Limiter;
@@ -30,11 +31,15 @@ use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::purchase::{self, Head};
 use crate::reply::{self, Reply};
+use crate::site::{self, HTML};
 
 /// For those who prove something while others are left out; each has a word.
 const PROVEN_BYTES_MAX: usize = 4 << 20;
 /// After how many seconds whoever is left out is to come again, in turns, so that they do not all come back together.
 const RETRY_AFTER_SECONDS: [u64; 4] = [1, 2, 3, 4];
+
+/// Nothing but the style.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-ancestors 'none'";
 
 /// From where on requests are left out.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +75,7 @@ pub(crate) struct Overload {
 }
 
 impl Overload {
-    pub(crate) fn new(options: OverloadOptions, shed: ShedCounters) -> Self {
+    pub(crate) fn new(options: OverloadOptions, shed: ShedCounters, page: &str) -> Self {
         let OverloadOptions { bounds, requests_per_second_max, passes_per_second_max } = options;
         Self {
             options,
@@ -78,7 +83,7 @@ impl Overload {
             threads: Mutex::default(),
             proven: Limiter::new(PROVEN_BYTES_MAX, PROVEN_PER_SECOND, PROVEN_BURST),
             start: Instant::now(),
-            answers: RETRY_AFTER_SECONDS.map(Shed::new),
+            answers: RETRY_AFTER_SECONDS.map(|seconds| Shed::new(seconds, page)),
             next_answer: AtomicUsize::new(0),
             shed,
             seen: Mutex::default(),
@@ -119,31 +124,37 @@ impl Overload {
 pub(crate) struct Shed {
     /// As the express lane sends it.
     pub(crate) bytes: Bytes,
-    headers: HeaderMap,
-    body: Bytes,
+    problem: (HeaderMap, Bytes),
+    /// For whoever asked for a page.
+    page: (HeaderMap, Bytes),
 }
 
 impl Shed {
-    fn new(retry_after_seconds: u64) -> Self {
+    fn new(retry_after_seconds: u64, page: &str) -> Self {
         let problem = Problem { retry_after_seconds: Some(retry_after_seconds), ..Problem::from(Refusal::Overloaded) };
         let mut reply: Reply = problem.reply("");
         // It says nothing about anybody, so every page may read it, also the shop's that nobody had the time to look up.
         let exposed = (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(header::RETRY_AFTER));
-        // A browser that wanted a page shows the problem, and comes again by itself.
-        let again = (header::REFRESH, HeaderValue::from(retry_after_seconds));
-        reply.headers.extend([LET_ALL_IN, exposed, again]);
+        reply.headers.extend([LET_ALL_IN, exposed]);
         let mut bytes = Vec::new();
         reply.write(None, &mut bytes);
         let (mut parts, _) = reply.clone().into_response().into_parts();
         reply::harden(&mut parts.headers);
-        Self { bytes: bytes.into(), headers: parts.headers, body: reply.body.into() }
+        let mut of_page = parts.headers.clone();
+        of_page.insert(header::CONTENT_TYPE, HTML);
+        of_page.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+        // A browser comes again by itself.
+        of_page.insert(header::REFRESH, HeaderValue::from(retry_after_seconds));
+        let page = Bytes::copy_from_slice(page.as_bytes());
+        Self { bytes: bytes.into(), problem: (parts.headers, reply.body.into()), page: (of_page, page) }
     }
 
     /// The same for hyper.
-    pub(crate) fn response(&self) -> Response<Outgoing> {
-        let mut response = Response::new(Outgoing::Whole(Full::new(self.body.clone())));
+    pub(crate) fn response(&self, parts: &Parts) -> Response<Outgoing> {
+        let (headers, body) = if site::is_for_a_page(&parts.uri, &parts.headers) { &self.page } else { &self.problem };
+        let mut response = Response::new(Outgoing::Whole(Full::new(body.clone())));
         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-        *response.headers_mut() = self.headers.clone();
+        *response.headers_mut() = headers.clone();
         response
     }
 }
@@ -333,22 +344,29 @@ mod tests {
     #[test]
     fn the_answer_is_a_whole_problem_and_the_same_either_way() {
         for seconds in RETRY_AFTER_SECONDS {
-            let shed = Shed::new(seconds);
+            let shed = Shed::new(seconds, "<p>Very many people are here.");
             let text = std::str::from_utf8(&shed.bytes).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
-            assert_eq!(body.as_bytes(), shed.body);
+            let (headers, of_hyper) = &shed.problem;
+            assert_eq!(body.as_bytes(), of_hyper);
             let problem: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!((&problem["code"], &problem["status"]), (&"overloaded".into(), &503.into()));
             assert_eq!(problem.get("request_id"), None);
             let mut lines: Vec<_> = head.lines().skip(1).map(str::to_owned).collect();
             lines.retain(|line| !line.starts_with("content-length: "));
             let mut headers: Vec<_> =
-                shed.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
             lines.sort();
             headers.sort();
             assert_eq!(lines, headers);
             assert!(lines.contains(&format!("retry-after: {seconds}")), "{lines:?}");
+            let (headers, page) = &shed.page;
+            assert_eq!(
+                (&headers[header::CONTENT_TYPE], &headers[header::REFRESH]),
+                (&HTML, &HeaderValue::from(seconds))
+            );
+            assert_eq!(page, "<p>Very many people are here.");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use admission::postbox::Desk;
 use axum::Router;
 use bytes::Bytes;
 use domain::Refusal;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
@@ -28,6 +28,9 @@ use crate::problem::Problem;
 use crate::purchase::Head;
 use crate::reply::{REQUEST_ID, Reply, secure};
 use crate::{body, limits, origin, pictures, purchase};
+
+/// Of an answer to somebody whose body is still on its way: nothing can be read behind it.
+const LAST_ANSWER: (HeaderName, HeaderValue) = (header::CONNECTION, HeaderValue::from_static("close"));
 
 /// What one serving thread works with.
 pub(crate) struct Front {
@@ -68,11 +71,17 @@ pub(crate) async fn serve(
     let enter = || priority.map(|priority| front.turn.enter(priority, prove)).transpose();
     let left_out = |shed: &Shed| {
         watch.enter(Phase::Idle);
-        shed.response()
+        shed.response(&parts)
     };
     let place = match enter() {
         Ok(place) => place,
-        Err(shed) => return left_out(shed),
+        Err(shed) => {
+            let mut response = left_out(shed);
+            if at_once(&mut pin!(body::collect(body, body_bytes_max(&front, &parts)))).await.is_pending() {
+                response.headers_mut().extend([LAST_ANSWER]);
+            }
+            return response;
+        }
     };
     // Whoever may not ask is told so at once, whatever they mean to send.
     let admitted = admit(&front, &peer, &parts).await;
@@ -81,6 +90,8 @@ pub(crate) async fn serve(
         Ok(received) => received,
         Err(shed) => return left_out(shed),
     };
+    let is_unread = matches!(body, None | Some(Err(Problem { refusal: Refusal::BodyTooLarge, .. })));
+    let body = body.unwrap_or(Ok(Bytes::new()));
     watch.enter(Phase::Handling);
     let request_id = front.app.request_id(parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()));
     let judged = if front.takes_purchases { origin::judge(&front.app, &parts) } else { Ok(None) };
@@ -98,14 +109,11 @@ pub(crate) async fn serve(
             None => route(&front, &watch, parts, body).await,
         },
     };
-    let mut response = answered.unwrap_or_else(|problem| {
-        let mut response = front.refuse(&problem, &request_id).into_response().map(Outgoing::Whole);
-        if problem.refusal == Refusal::BodyTooLarge {
-            // The rest of the body is still on its way: nothing more can be read here.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    });
+    let mut response =
+        answered.unwrap_or_else(|problem| front.refuse(&problem, &request_id).into_response().map(Outgoing::Whole));
+    if is_unread {
+        response.headers_mut().extend([LAST_ANSWER]);
+    }
     if is_for_all {
         // The same for every page, so that an edge may keep it.
         response.headers_mut().extend([origin::LET_ALL_IN]);
@@ -126,17 +134,22 @@ async fn receive<P, S>(
     is_wanted: bool,
     place: P,
     enter: impl Fn() -> Result<P, S>,
-) -> Result<(Result<Bytes, Problem>, P), S> {
+) -> Result<(Option<Result<Bytes, Problem>>, P), S> {
     let mut body = pin!(body);
-    match poll_fn(|context| Poll::Ready(body.as_mut().poll(context))).await {
-        Poll::Ready(body) => Ok((body, place)),
-        Poll::Pending if !is_wanted => Ok((Ok(Bytes::new()), place)),
+    match at_once(&mut body).await {
+        Poll::Ready(body) => Ok((Some(body), place)),
+        Poll::Pending if !is_wanted => Ok((None, place)),
         Poll::Pending => {
             drop(place);
             let body = body.await;
-            Ok((body, enter()?))
+            Ok((Some(body), enter()?))
         }
     }
+}
+
+/// What is there without waiting.
+async fn at_once<F: Future>(future: &mut Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// Judges by address; the operator has no limits.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use domain::{ChainTime, HumanCheck, Money, Refusal, SalePhase};
+use domain::{ChainTime, HumanCheck, Money, SalePhase};
 use engine::Sale;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -40,7 +40,7 @@ pub(crate) async fn sales(State(app): State<Arc<App>>) -> Response {
     responses((status = 200, body = SaleAnswer), (status = 404, body = ProblemBody))
 )]
 pub(crate) async fn sale(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     Ok(cacheable(Json(describe(&app, &sale))))
 }
 
@@ -118,7 +118,7 @@ pub(crate) async fn heads(
     Path(name): Path<String>,
     Query(query): Query<HeadsQuery>,
 ) -> Result<Json<HeadsAnswer>, Problem> {
-    let sale = app.engine.sale(&name).ok_or(Refusal::NotFound)?;
+    let sale = app.sale(&name)?;
     let reading = Arc::clone(&sale);
     let heads = tokio::task::spawn_blocking(move || {
         let from = query.from.unwrap_or_else(|| reading.view().durable_position());

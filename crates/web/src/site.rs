@@ -28,7 +28,7 @@ const AGE_MAX_MILLISECONDS: u64 = KEPT_MILLISECONDS + 1_000 + 500;
 /// Pages that are kept; sales times languages.
 const PAGES_MAX: usize = 1_024;
 
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const FIVE_MINUTES: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const OWN: HeaderValue = HeaderValue::from_static("no-store");
@@ -215,11 +215,17 @@ pub(crate) async fn nothing(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let accepted = identify::once(&headers, header::ACCEPT).unwrap_or_default();
-    if uri.path().starts_with("/v1/") || !accepted.contains("text/html") {
-        return Problem::from(Refusal::NotFound).into_response();
+    if is_for_a_page(&uri, &headers) {
+        Asked::of(&app, &query, &headers).missing()
+    } else {
+        Problem::from(Refusal::NotFound).into_response()
     }
-    Asked::of(&app, &query, &headers).missing()
+}
+
+/// Whether it is a browser that is to show what is answered.
+pub(crate) fn is_for_a_page(uri: &Uri, headers: &HeaderMap) -> bool {
+    let accepted = identify::once(headers, header::ACCEPT).unwrap_or_default();
+    !uri.path().starts_with("/v1/") && accepted.contains("text/html")
 }
 
 async fn asset(State(app): State<Arc<App>>, Path(file): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -4,8 +4,9 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use domain::ChainTime;
+use serde_json::json;
 use system_tests::browser::Page;
-use system_tests::{item, open_sale, sale_of, until};
+use system_tests::{ISSUER, Request, item, open_sale, sale_of, until};
 
 use crate::shop::{PAY, PRESS, Shop, until_open, until_state};
 
@@ -300,6 +301,23 @@ fn a_page_that_gets_no_pass_comes_again_when_it_was_told_to() {
     });
     // Nobody presses meanwhile.
     page.until("a pass", &asked(201));
+    page.click(PRESS);
+    until_state(&page, "yours");
+}
+
+#[test]
+fn whoever_is_blocked_is_told_so_until_it_is_over() {
+    let shop = Shop::open(&open_sale("drop", 3));
+    let (_context, page) = shop.visit("anna");
+    until_open(&page);
+    let block = json!({ "issuer": ISSUER, "subject": "anna", "reason": "resells", "expires_in_seconds": 5 });
+    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    page.click(PRESS);
+    until_state(&page, "blocked");
+    assert_eq!(page.text("[data-show=state]"), "You are blocked here. What is yours stays yours.");
+    page.until("a clock", "/^00:0[0-5]$/.test(document.querySelector('[data-show=clock]').innerText)");
+    assert_eq!(shop.taken(), [0, 0]);
+    until_open(&page);
     page.click(PRESS);
     until_state(&page, "yours");
 }

@@ -145,10 +145,13 @@ fn the_command_blocks_lists_and_removes_and_says_what_it_cannot_read() {
     assert_eq!(added["made_by"], tokens[0]["id"]);
     run(&["remove", id]);
     assert!(!run(&["list"]).out.contains("203.0.113.0/24"));
+    run(&["remove", id]).refused_with(&["no such entry"]);
 
     for (body, words) in [
         (json!({ "address": "10.0.0.1/8", "reason": "x" }), "10.0.0.0/8"),
         (json!({ "address": "10.0.0", "reason": "x" }), "203.0.113.0/24"),
+        (json!({ "address": "0.0.0.0/0", "reason": "x" }), "everybody"),
+        (json!({ "address": "::/0", "reason": "x" }), "everybody"),
         (json!({ "address": "10.0.0.1", "subject": "anna", "issuer": ISSUER, "reason": "x" }), "either"),
         (json!({ "subject": "anna", "reason": "x" }), "either"),
         (json!({ "reason": "x" }), "either"),

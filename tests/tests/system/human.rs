@@ -303,9 +303,12 @@ fn the_operator_chooses_the_check_by_command() {
     let wrong = json!({ "human_check": "captcha" });
     let wrong = Request::new("PUT", "/admin/v1/sales/drop/human-check").json(&wrong);
     server.operate(wrong).is(400, "malformed");
-    let settings = ["human_check.proof_rounds=0", "human_check.block_seconds=601", "human_check.challenge_seconds=0"];
-    for setting in settings {
+    doorbuster(&["sale", "human-check", "ghost", "none", "--data", server.data().to_str().unwrap()])
+        .refused_with(&["no sale of that name"]);
+    for setting in ["human_check.proof_rounds=0", "human_check.block_seconds=601", "human_check.challenge_seconds=0"] {
         let key = setting.split('=').next().unwrap();
         server.refused(&[setting]).refused_with(&[key]);
     }
+    let nobody_in_time = ["human_check.challenge_seconds=1", "human_check.letters_floor_milliseconds=1000"];
+    server.refused(&nobody_in_time).refused_with(&["human_check.challenge_seconds", "letters_floor"]);
 }

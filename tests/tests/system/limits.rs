@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use system_tests::{Connection, Reply, Request, Server, eventually, now_milliseconds, open_sale, until};
+use system_tests::{Connection, Reply, Request, Server, doorbuster, eventually, now_milliseconds, open_sale, until};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
@@ -242,6 +242,8 @@ fn whoever_goes_on_is_blocked_for_a_while_and_an_own_order_stays_readable_beside
     // More than two a second are refused to her as well.
     until_refused(&server, ONE, &order);
     assert_eq!(server.gauge("doorbuster_automatic_blocks_in_force"), 1);
+    let listed = doorbuster(&["block", "list", "--data", server.data().to_str().unwrap()]).out;
+    assert!(listed.contains("although they were refused: 1\n"), "{listed}");
     assert!(server.gauge("doorbuster_automatic_blocks_total") >= 1);
     wait_as_told(&refused);
     until("the end of the block", || from(&server, ONE, &passes).status == 401);

@@ -136,6 +136,39 @@ fn a_connection_goes_on_after_a_request_was_left_out() {
 }
 
 #[test]
+fn a_browser_that_is_left_out_is_shown_a_page_that_comes_again() {
+    let server = Server::start_with(&["overload.requests_per_second_max=4"]);
+    let left_out = |request: &Request| {
+        eventually("to be left out", || Some(server.ask(request)).filter(|reply| reply.status == 503))
+    };
+    let page = left_out(&Request::get("/").header("accept", "text/html,*/*;q=0.8"));
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(page.header("refresh"), page.header("retry-after"));
+    for words in ["Very many people are here.", "dir=\"rtl\"", "<title>"] {
+        assert!(String::from_utf8_lossy(&page.body).contains(words), "{page:?}");
+    }
+    // What no browser shows is told as everything is told to programs.
+    for request in [Request::get("/"), Request::get("/v1/sales").header("accept", "text/html")] {
+        let problem = left_out(&request);
+        assert_eq!((problem.code().as_str(), problem.header("refresh")), ("overloaded", None), "{problem:?}");
+    }
+}
+
+#[test]
+fn whoever_is_answered_before_their_body_has_come_is_told_that_it_was_the_last_answer() {
+    let server = Server::start_with(&["overload.requests_per_second_max=1", "public.body_seconds_max=1"]);
+    let last = eventually("to be left out", || {
+        // With the one request of this second.
+        until("to be let in", || server.ask(&Request::get("/v1/sales")).status == 200);
+        let mut connection = Connection::open(server.public()).unwrap();
+        connection.send(b"POST /v1/session HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\n").unwrap();
+        let reply = connection.receive(false).unwrap();
+        (reply.status == 503).then(|| connection.read_to_end().map(|()| reply).unwrap())
+    });
+    assert_eq!(last.header("connection"), Some("close"), "{last:?}");
+}
+
+#[test]
 fn bodies_that_come_slowly_have_no_place_and_keep_nobody_out() {
     let server = Server::start_with(&["overload.in_flight_max=64"]);
     server.create(&open_sale("drop", 10));

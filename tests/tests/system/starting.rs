@@ -10,7 +10,7 @@ fn configurations_that_cannot_be_meant_are_refused_before_anything_is_touched() 
     let guests = "identity.dangerous_guest_tokens=true";
     let table: &[(&[&str], &[&str])] = &[
         (&[], &["nobody could sign in", "identity.hs256_secrets"]),
-        (&["identity.hs256_secrets=short"], &["issuer and audience"]),
+        (&["identity.hs256_secrets=short"], &["identity.issuer and identity.audience"]),
         (&["identity.issuer=shop", "identity.audience=us", "identity.hs256_secrets=short"], &["at least 32 bytes"]),
         (&[guests, "public.adress=127.0.0.1:0"], &["adress", "config/default.toml"]),
         (&[guests, "colour=red"], &["colour"]),

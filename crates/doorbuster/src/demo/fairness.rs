@@ -70,7 +70,7 @@ fn round(value: f64) -> f64 {
 pub(super) fn describe(fairness: &Fairness, outcome: &Value) -> String {
     let mut text = format!(
         "\n{:<16}{:>9}{:>11}{:>8}{:>13}{:>10}   most often refused\n",
-        "", "accounts", "requests", "units", "per account", "returned"
+        "", "accounts", "requests", "units", "per account", "came back"
     );
     let mut row = |name: &str, group: &Group| {
         let mut refusals: Vec<_> = group.refusals.iter().collect();
@@ -117,15 +117,16 @@ fn sentences(fairness: &Fairness, outcome: &Value) -> String {
     }
     if let Some(advantage) = outcome["bot_advantage_with_returns"].as_f64() {
         line(format!(
-            "With the units that came back, which go to whoever asks most often, it is {advantage:.2} times."
+            "With the units that came back, which go to whoever asks most often, a bot's account got {advantage:.2} times as many."
         ));
     }
     if let Some(largest) = fairness.largest.first() {
         line(format!(
-            "{} operators run the bots; the one with most units got {} with {} accounts, {:.2} % of all.",
+            "{} operators run the bots; the one with most units got {} with {} account{}, {:.2} % of all.",
             fairness.operators,
             largest.units,
             largest.accounts,
+            if largest.accounts == 1 { "" } else { "s" },
             100.0 * fairness.share(largest.units)
         ));
     }

@@ -72,7 +72,13 @@ pub(super) fn describe(crowd: &CrowdReport, outcome: &Value, audit: &audit::Audi
         text.push_str(&words);
         text.push('\n');
     };
-    line(format!("\n{} people came for {stock} units and asked {} times.", crowd.shoppers, crowd.attempts));
+    let came = match &crowd.fairness {
+        Some(fairness) => {
+            format!("{} people and {} accounts of bots", fairness.people.accounts, fairness.bots.accounts)
+        }
+        None => format!("{} people", crowd.shoppers),
+    };
+    line(format!("\n{came} came for {stock} units and asked {} times.", crowd.attempts));
     line(format!(
         "{} purchases were granted: {} paid, {} released (given back or not paid in time; most were sold again).",
         crowd.wins, outcome["paid"], outcome["released"]

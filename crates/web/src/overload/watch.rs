@@ -125,9 +125,17 @@ impl Watch {
         if count > before {
             if biting.is_none() {
                 let (ceilings, seen) = (&overload.ceilings, &self.shown.seen);
-                let (in_flight, in_flight_max) = (ceilings.in_flight(), ceilings.in_flight_max());
-                let (queue, decision) = (milliseconds(seen.queue), milliseconds(seen.decision));
-                tracing::warn!(ceiling = name, in_flight, in_flight_max, ?queue, ?decision, "requests are left out");
+                let (in_flight, in_flight_ceiling) = (ceilings.in_flight(), ceilings.in_flight_max());
+                let (queue_milliseconds, decision_milliseconds) =
+                    (milliseconds(seen.queue), milliseconds(seen.decision));
+                tracing::warn!(
+                    ceiling = name,
+                    in_flight,
+                    in_flight_ceiling,
+                    queue_milliseconds,
+                    decision_milliseconds,
+                    "requests are left out"
+                );
             }
             let biting = biting.get_or_insert(Biting { since: now, last: now, count: 0 });
             (biting.last, biting.count) = (now, biting.count + (count - before));
@@ -190,6 +198,8 @@ pub(crate) struct LoadAnswer {
     memory_pressure: Option<f64>,
     /// Requests left out since the start.
     left_out: Vec<LeftOut>,
+    /// Addresses that get no passes and no purchases for a while because they went on although they were refused.
+    addresses_blocked_automatically: usize,
 }
 
 /// Requests of a priority that were left out for a ceiling.
@@ -232,5 +242,6 @@ pub(crate) async fn load(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
         cpu_pressure: thousandths(seen.cpu_pressure),
         memory_pressure: thousandths(seen.memory_pressure),
         left_out: left_out.filter(|left_out| left_out.requests > 0).collect(),
+        addresses_blocked_automatically: app.limits.automatic_in_force(app.engine.now()),
     }))
 }
