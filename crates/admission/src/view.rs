@@ -136,6 +136,15 @@ impl SaleView {
     ///
     /// A request that passes a mark on a permit must be submitted: the owner renews the permits when it has seen it.
     pub fn refuse_early(&self, wish: &Wish, now: ChainTime) -> Option<EarlyRefusal> {
+        self.early(wish, now, |permits| permits.fetch_sub(1, Ordering::Relaxed))
+    }
+
+    /// Whether it would be refused early now. Takes no permit.
+    pub fn is_refused_early(&self, wish: &Wish, now: ChainTime) -> bool {
+        self.early(wish, now, |permits| permits.load(Ordering::Relaxed)).is_some()
+    }
+
+    fn early(&self, wish: &Wish, now: ChainTime, permits: impl FnOnce(&AtomicI64) -> i64) -> Option<EarlyRefusal> {
         // Chain time is what counts, also where the wall clock has fallen behind it.
         let now = now.max(ChainTime(self.time.load(Ordering::Relaxed)));
         let mark = &self.marks[usize::from(wish.item)];
@@ -164,7 +173,7 @@ impl SaleView {
         let informed_until = self.informed_at.load(Ordering::Relaxed).saturating_add(news_last);
         let is_old = now.0 >= believed_until.min(informed_until);
         let has_rested = now.0 >= mark.permits_from.load(Ordering::Relaxed);
-        if position == UNMARKED || is_old || has_rested && mark.permits.fetch_sub(1, Ordering::Relaxed) > 0 {
+        if position == UNMARKED || is_old || has_rested && permits(&mark.permits) > 0 {
             return None;
         }
         Some(EarlyRefusal { refusal: Refusal::SoldOut, position, retry_at: None })

@@ -30,7 +30,8 @@ const SOLD_OUT: &str = "sold-out";
 const WINS: &str = "wins";
 /// More than can win in all rounds.
 const WINNERS: usize = 200_000;
-const STRANGERS: usize = 10_000;
+/// So many that nobody comes more often than one may.
+const STRANGERS: usize = 50_000;
 /// Of the wins' requests, so many are for the open loop.
 const WINNERS_OPEN: usize = 40_000;
 

@@ -55,6 +55,12 @@ impl Leases {
         }
     }
 
+    /// For how many milliseconds more the key with that hash is refused, if it is.
+    pub(crate) fn refused(&self, hash: u64, now_milliseconds: u64) -> Option<u64> {
+        let word = self.words.look(hash).word().filter(|word| word & PERMITS_MAX == 0)?;
+        Some(ahead(word, now_milliseconds)).filter(|rest| *rest > 0)
+    }
+
     /// Adds permits, which are good for a second.
     pub(crate) fn permit(&self, hash: u64, now_milliseconds: u64, permits: u32) {
         if permits > 0 {
@@ -98,6 +104,7 @@ mod tests {
         assert_eq!(leases.take(7, START), None);
         leases.permit(7, START, 2);
         leases.permit(7, START + 1, 1);
+        assert_eq!(leases.refused(7, START + 1), None);
         let taken: Vec<_> = (0..4).map(|_| leases.take(7, START + 1_000)).collect();
         assert_eq!(taken, [Some(Known::Permit), Some(Known::Permit), Some(Known::Permit), None]);
         leases.permit(7, START, 2);
@@ -110,6 +117,7 @@ mod tests {
         let leases = Leases::new(1 << 12);
         leases.permit(7, START, 5);
         leases.refuse(7, START, 300);
+        assert_eq!((leases.refused(7, START + 1), leases.refused(7, START + 300)), (Some(299), None));
         assert_eq!((leases.take(7, START + 1), leases.take(7, START + 300)), (Some(Known::Refused(299)), None));
         leases.refuse(7, START, u64::MAX);
         assert_eq!(leases.take(7, START), Some(Known::Refused(2_000)));

@@ -73,6 +73,8 @@ pub struct SharedLimiter {
     own: Limiter,
     /// What it has admitted without asking.
     free: Limiter,
+    /// What it has admitted to be refused anyway.
+    idle: Limiter,
     leases: Leases,
     per_second: u32,
     burst: u32,
@@ -82,8 +84,9 @@ impl SharedLimiter {
     /// All gates together admit `per_second` requests of each key and `burst` at once. Takes up to `bytes_max`.
     pub fn new(bytes_max: usize, per_second: u32, burst: u32) -> Self {
         Self {
-            own: Limiter::new(bytes_max / 2, per_second, burst),
+            own: Limiter::new(bytes_max / 4, per_second, burst),
             free: Limiter::new(bytes_max / 4, per_second, burst),
+            idle: Limiter::new(bytes_max / 4, per_second, burst),
             leases: Leases::new(bytes_max / 4),
             per_second,
             burst,
@@ -109,7 +112,15 @@ impl SharedLimiter {
         Verdict::Ask(Asked { per_second: self.per_second, burst: self.burst, extra_max })
     }
 
-    /// Takes what the arbiter said of such a request. If it is not admitted: for how many milliseconds.
+    /// Judges a request that takes nothing, since it is refused anyway: nobody is asked, and each gate has the whole limit for such.
+    pub fn check_idle(&self, hash: u64, now_milliseconds: u64) -> Result<(), u64> {
+        match self.leases.refused(hash, now_milliseconds) {
+            Some(wait) => Err(wait),
+            None => self.idle.check(hash, now_milliseconds),
+        }
+    }
+
+    /// Takes what the arbiter said of a request. If it is not admitted: for how many milliseconds.
     pub fn heard(&self, hash: u64, now_milliseconds: u64, gates: Gates, lot: Lot) -> Result<(), u64> {
         if !lot.is_granted {
             self.leases.refuse(hash, now_milliseconds, lot.wait_milliseconds);
@@ -132,7 +143,7 @@ impl SharedLimiter {
 
     /// Keys that have asked a short while ago. Looks at the whole table.
     pub fn in_use(&self, now_milliseconds: u64) -> usize {
-        self.own.in_use(now_milliseconds)
+        self.own.in_use(now_milliseconds).max(self.idle.in_use(now_milliseconds))
     }
 }
 

@@ -147,6 +147,14 @@ impl Limit {
         }
     }
 
+    /// The same for a request that is refused anyway, where gates would have to be asked about it.
+    fn check_idle(&self, hash: u64, now: u64, is_idle: impl FnOnce() -> bool) -> Option<Result<(), u64>> {
+        match self {
+            Self::Shared(limiter, _) if is_idle() => Some(limiter.check_idle(hash, now)),
+            Self::Own(_) | Self::Shared(..) => None,
+        }
+    }
+
     fn in_use(&self, now: u64) -> usize {
         match self {
             Self::Own(limiter) => limiter.in_use(now),
@@ -279,6 +287,22 @@ impl Limits {
         wait.map_or(Ok(()), |wait| Err(self.refuse(By::Customer, kind, now, wait).into()))
     }
 
+    /// Judges by customer whoever buys. A crowd that asks for what is gone, or before its time, is no matter for Redis, which decides the
+    /// sales: `is_idle` says whether the purchase is refused anyway, and is asked only where it matters.
+    fn of_buyer(
+        &self,
+        key: &[u8; 16],
+        (now, heard): (u64, &Heard),
+        is_idle: impl FnOnce() -> bool,
+    ) -> Result<(), Stop> {
+        let (by, kind) = (By::Customer, Kind::Purchases);
+        let limit = self.limit(by, kind).filter(|_| heard.of(by).is_none());
+        match limit.and_then(|limit| limit.check_idle(self.addresses.hash(key), now, is_idle)) {
+            Some(judged) => judged.map_err(|wait| self.refuse(by, kind, now, wait).into()),
+            None => self.of_customer(kind, key, now, heard),
+        }
+    }
+
     fn limit(&self, by: By, kind: Kind) -> Option<&Limit> {
         self.limits[by as usize][kind as usize].as_ref()
     }
@@ -339,14 +363,20 @@ fn blocked(end: u64, now: u64) -> Problem {
     }
 }
 
-/// Judges the customer of a purchase, whose pass and token are good.
-pub(crate) fn of_buyer(app: &App, head: &Head<'_>, pass: &Pass, now: u64, heard: &Heard) -> Result<(), Stop> {
+/// Judges the customer of a purchase, whose pass and token are good; `is_idle` says whether it is refused anyway.
+pub(crate) fn of_buyer(
+    app: &App,
+    head: &Head<'_>,
+    pass: &Pass,
+    (now, heard): (u64, &Heard),
+    is_idle: impl FnOnce() -> bool,
+) -> Result<(), Stop> {
     // A pass does not say who it is over all sales; the token does, and is read while any customer is blocked.
     let who = || Ok(known_as(&app.engine, &app.engine.identities.verify(identify::token_in(head)?, now)?));
     if let Some(end) = app.engine.customer_block::<Refusal>(Some(&pass.identity_hash), who, now)? {
         return Err(blocked(end, now).into());
     }
-    app.limits.of_customer(Kind::Purchases, &pass.customer.0, now, heard)
+    app.limits.of_buyer(&pass.customer.0, (now, heard), is_idle)
 }
 
 /// Judges whoever wants a pass by the block list.

@@ -128,9 +128,6 @@ pub(crate) fn begin(
     let item = sale.definition().item_index(item_name).ok_or(Refusal::NotFound)?;
     let now = app.engine.now();
     let open = identify::pass(&app.engine, &sale, head, now)?;
-    rate_limits::of_buyer(app, head, &open.pass, now, heard)?;
-    reach(app, Stage::Gated);
-
     let wish = Wish {
         customer: open.pass.customer,
         item,
@@ -140,6 +137,10 @@ pub(crate) fn begin(
         pass_expires_at: open.pass.expires_at,
         slot_offset: open.pass.slot_offset,
     };
+    let is_idle = || sale.view().is_refused_early(&wish, ChainTime(now));
+    rate_limits::of_buyer(app, head, &open.pass, (now, heard), is_idle)?;
+    reach(app, Stage::Gated);
+
     if let Some(early) = sale.view().refuse_early(&wish, ChainTime(now)) {
         return Err(refused(early.refusal, early.position, early.retry_at).into());
     }

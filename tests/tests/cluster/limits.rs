@@ -140,6 +140,31 @@ fn two_gates_and_one_address_or_customer_are_one_limit_of_every_kind() {
 }
 
 #[test]
+fn a_crowd_that_asks_for_what_is_gone_is_no_matter_for_redis() {
+    let mut cluster = limited();
+    cluster.create(&open_sale("gone", 1));
+    let (gate, notes) = cluster.gate("gate-1");
+    let anna = gate.customer("anna", "gone");
+    let order = anna.buy("boot", "key").is(201, "held").text("order");
+    let ben = gate.customer("ben", "gone");
+    until("the gate to know that it is gone", || ben.buy("boot", "key").code() == "sold_out");
+    let asked = || gate.gauge("doorbuster_shared_asked_total");
+    let before = asked();
+    // As many as one customer may, each from an address that is new.
+    for number in 0..40 {
+        let request = ben.attempt("boot", &format!("key-{number}"), 1).request().clone();
+        let mut connection = Connection::open_from(address(), gate.public()).unwrap();
+        connection.ask(&request).unwrap().is(409, "sold_out");
+    }
+    // Now and then a gate lets somebody through to see whether something has come back.
+    let more = asked() - before;
+    assert!(more <= 10, "{more} of 40 were asked about");
+    anna.cancel(&order).is(200, "released");
+    gate.flush_notes();
+    cluster.judge("gone", &[&notes]);
+}
+
+#[test]
 fn a_stream_ticket_that_one_gate_has_seen_is_used_at_all() {
     let mut cluster = limited();
     cluster.create(&open_sale("tickets", 9));

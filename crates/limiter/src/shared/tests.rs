@@ -114,6 +114,21 @@ fn most_who_ask_once_are_admitted_without_the_arbiter() {
 }
 
 #[test]
+fn who_is_refused_anyway_is_counted_here_alone_up_to_the_whole_limit() {
+    let limiter = SharedLimiter::new(1 << 14, 5, 50);
+    let (gates, asked) = (Gates { count: 2, can_ask: true }, Asked { per_second: 5, burst: 50, extra_max: 0 });
+    let idle = |now| (0..200).filter(|_| limiter.check_idle(7, now).is_ok()).count();
+    assert_eq!((idle(START), limiter.check_idle(7, START)), (50, Err(200)));
+    assert_eq!(idle(START + 1_000), 5);
+    // It has taken nothing of what the gates keep together, and the arbiter's refusal is one for it too.
+    assert_eq!(limiter.check(7, START + 1_000, gates), Verdict::Admitted);
+    assert_eq!(limiter.check(7, START + 1_000, gates), Verdict::Ask(asked));
+    let refused = Lot { is_granted: false, extra: 0, wait_milliseconds: 300 };
+    assert_eq!(limiter.heard(7, START + 60_000, gates, refused), Err(300));
+    assert_eq!((limiter.check_idle(7, START + 60_001), idle(START + 60_300)), (Err(299), 50));
+}
+
+#[test]
 fn without_the_arbiter_each_gate_has_its_part_and_what_it_admitted_before_counts() {
     let gates = |can_ask| Gates { count: 2, can_ask };
     let alone = |limiter: &SharedLimiter, now| {
