@@ -6,8 +6,10 @@ use std::path::Path;
 use crate::process::{cargo, host, run as run_command, target};
 
 /// What has such tests, and where. A program without them has nobody who takes its counters, and is not built.
-const PROGRAMS: [&[&str]; 2] =
-    [&["--package", "gate", "--package", "limiter", "--test", "any_bytes"], &["--package", "web", "--lib"]];
+const PROGRAMS: [&[&str]; 2] = [
+    &["--package", "gate", "--package", "limiter", "--package", "payment", "--package", "webhooks", "--test", "any_bytes"],
+    &["--package", "web", "--lib"],
+];
 /// How the tests' names begin.
 const TESTS: &str = "any_byte";
 /// Counters at every branch. Nothing else is compiled differently, optimisation neither.
