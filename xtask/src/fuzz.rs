@@ -7,8 +7,8 @@ use crate::process::{cargo, host, run as run_command, target};
 
 /// What has such tests, and where. A program without them has nobody who takes its counters, and is not built.
 const PROGRAMS: [&[&str]; 2] = [
-    &["--package", "gate", "--package", "limiter", "--package", "payment", "--package", "webhooks", "--test", "any_bytes"],
-    &["--package", "web", "--lib"],
+    &["-p", "gate", "-p", "limiter", "-p", "payment", "-p", "webhooks", "--test", "any_bytes"],
+    &["-p", "web", "--lib"],
 ];
 /// How the tests' names begin.
 const TESTS: &str = "any_byte";

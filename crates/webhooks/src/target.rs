@@ -59,6 +59,12 @@ impl Target {
             return Err(TargetError::Unreadable(format!("longer than {URL_CHARACTERS_MAX} characters")));
         }
         let url = Url::parse(text).map_err(|error| TargetError::Unreadable(error.to_string()))?;
+        // Its normal form, in which some characters are three, has to be readable too.
+        if url.as_str().len() > URL_CHARACTERS_MAX {
+            return Err(TargetError::Unreadable(format!(
+                "longer than {URL_CHARACTERS_MAX} characters in its normal form"
+            )));
+        }
         let plain = url.scheme() == "http" && loopback_allowed;
         if url.scheme() != "https" && !plain {
             return Err(TargetError::Scheme(url.scheme().to_owned()));
