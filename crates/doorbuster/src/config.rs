@@ -232,6 +232,20 @@ const LISTS: [(&str, &str); 9] = [
 const SECRETS_KEY: &str = "identity.hs256_secrets";
 const SECRETS_VARIABLE: &str = "DOORBUSTER_IDENTITY__HS256_SECRETS";
 
+/// Every number that is configured is whole, and half a request a second must not become none without a word.
+fn whole_numbers(value: &config::Value, key: &str) -> Result<(), config::ConfigError> {
+    match &value.kind {
+        config::ValueKind::Float(number) => {
+            Err(config::ConfigError::Message(format!("{key}: {number} is no whole number")))
+        }
+        config::ValueKind::Table(table) => table.iter().try_for_each(|(name, value)| {
+            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            whole_numbers(value, &key)
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn split(text: &str) -> Vec<String> {
     text.split(',').map(str::to_owned).collect()
 }
@@ -274,7 +288,8 @@ impl Settings {
             let folder = folder.to_str().context("--data: the path must be UTF-8")?;
             builder = builder.set_override("data.folder", folder)?;
         }
-        let loaded = builder.build().and_then(config::Config::try_deserialize::<Self>);
+        let loaded = builder.build().and_then(|built| whole_numbers(&built.cache, "").map(|()| built));
+        let loaded = loaded.and_then(config::Config::try_deserialize::<Self>);
         let mut settings = loaded.context("the configuration is not valid (config/default.toml explains every key)")?;
         // A variable that is set but empty gives one empty part: it means none.
         let Self { public, identity, payment, redis, nats, postgres, .. } = &mut settings;

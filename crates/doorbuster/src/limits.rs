@@ -84,8 +84,8 @@ impl Settings {
         let parse = |text: &String| {
             let prefix: Prefix = text.parse().with_context(|| format!("public.trusted_proxies: {text}"))?;
             ensure!(
-                !prefix.is_everybody(),
-                "public.trusted_proxies: {text} is everybody, and so anybody could claim to be anybody else; name the proxies"
+                !prefix.is_too_wide(),
+                "public.trusted_proxies: {text} is a large part of everybody, who could claim to be anybody else; a /8 of IPv4 and a /16 of IPv6 are the widest"
             );
             Ok(prefix)
         };

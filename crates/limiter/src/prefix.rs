@@ -61,9 +61,11 @@ impl Prefix {
         (self.first..=self.last()).contains(&address)
     }
 
-    /// Whether every IPv4 address is one of them: a slip, wherever somebody in particular is meant.
-    pub fn is_everybody(self) -> bool {
-        [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST].iter().all(|end| self.contains(address_bits(IpAddr::V4(*end))))
+    /// Whether it is wider than any network is that one could mean: a /8 of IPv4, a /16 of IPv6.
+    pub fn is_too_wide(self) -> bool {
+        let [first, last] = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST].map(|end| address_bits(IpAddr::V4(end)));
+        let has_ipv4 = self.first <= last && first <= self.last();
+        self.bits < if has_ipv4 { MAPPED_BITS + 8 } else { 16 }
     }
 
     /// The first address.
@@ -146,10 +148,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Prefix>(), Err(PrefixError::Unreadable), "{text}");
         }
-        for (text, is_everybody) in
-            [("0.0.0.0/0", true), ("::/0", true), ("::/1", true), ("0.0.0.0/1", false), ("2000::/3", false)]
-        {
-            assert_eq!(text.parse::<Prefix>().unwrap().is_everybody(), is_everybody, "{text}");
+        for (text, is_too_wide) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("::/64", true),
+            ("2000::/3", true),
+            ("2001::/16", false),
+        ] {
+            assert_eq!(text.parse::<Prefix>().unwrap().is_too_wide(), is_too_wide, "{text}");
         }
         for (text, meant) in [("203.0.113.7/24", "203.0.113.0/24"), ("2001:db8::1/64", "2001:db8::/64")] {
             let meant: Prefix = meant.parse().unwrap();

@@ -113,6 +113,7 @@ export class Sale {
   isReachable = true;
   /** The code of why nothing can be bought from this page. */
   refusal = null;
+  blockedUntil = 0;
   /** Does what a sale with a human check asks for, and gives what was said to whoever then took the pass. */
   prove = null;
   /** The state of a human check that is under way. */
@@ -216,6 +217,12 @@ export class Sale {
     return this.prove().catch(() => ({ status: 0, body: {}, after: 0 }));
   }
 
+  /** A block that has no end lasts as long as the page. */
+  block(retry_at) {
+    this.blockedUntil = Date.parse(retry_at) || Infinity;
+    this.changed();
+  }
+
   check(state) {
     this.checking = state;
     this.changed();
@@ -231,10 +238,11 @@ export class Sale {
       : Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
     await pause(Math.max(0, from - now) + room * Math.random());
     // Whoever comes too many is told when to come again.
-    await insist(async () => {
+    const { body } = await insist(async () => {
       const told = await this.pass();
-      return told.pass ? { status: 201 } : told;
+      return told.pass ? { status: 201, body: {} } : told;
     });
+    if (body.code === "blocked") this.block(body.retry_at);
     this.changed();
   }
 
@@ -249,8 +257,6 @@ export class Wish {
   trouble = null;
   /** The code of the last press's final no. */
   refusal = null;
-  /** When that no is over by itself, if it says so. */
-  until = NaN;
   #kept = null;
   #running = false;
 
@@ -303,14 +309,14 @@ export class Wish {
   get state() {
     const { sale } = this;
     if (this.trouble?.state === "deciding" && sale.checking) return sale.checking;
-    // A block that has an end is over by itself.
-    if (this.trouble && !(this.until < sale.clock.now())) return this.trouble.state;
+    if (this.trouble) return this.trouble.state;
     if (this.wish) return "deciding";
     const { purchase } = this;
     if (purchase?.status === "held") return "yours";
     if (purchase?.status === "confirmed") return "paid";
     if (sale.phase === "closed") return "closed";
     if (sale.answer.paused) return "paused";
+    if (sale.blockedUntil > sale.clock.now()) return "blocked";
     if (purchase && purchase.status === "released") return "ended";
     if (sale.phase === "planned") return "not_yet";
     if (!sale.isReachable) return "offline";
@@ -323,7 +329,6 @@ export class Wish {
   /** Pressing again, here or in another tab, is the same wish. */
   async press(quantity = 1) {
     this.refusal = null;
-    this.until = NaN;
     this.#tell("deciding");
     // The wish is kept under the name of whoever is coming in.
     await this.sale.api.ready;
@@ -432,7 +437,7 @@ export class Wish {
   /** A refusal binds nothing: the wish is over, and another press is another wish. */
   async #final(code = "", retry_at) {
     this.refusal = code;
-    this.until = Date.parse(retry_at);
+    if (code === "blocked") this.sale.block(retry_at);
     if (code === "sold_out" || code === "stock_insufficient") {
       // Looked at first, so that nothing looks free that is not.
       await this.sale.look("reload");
@@ -448,8 +453,8 @@ export class Wish {
     } else {
       // An answer before this one may have been lost, and then what was wished for is theirs.
       await this.sale.mine();
-      const state = { not_eligible: code, blocked: code, challenge_required: "check_page" }[code] ?? "trouble";
-      this.#end(this.purchase?.status === "held" ? null : state, code);
+      const isTold = code === "blocked" || this.purchase?.status === "held";
+      this.#end(isTold ? null : code === "not_eligible" ? code : code === "challenge_required" ? "check_page" : "trouble", code);
     }
   }
 }

@@ -123,11 +123,14 @@ fn target(app: &App, asked: &BlockBody) -> Result<BlockTarget, Problem> {
         (Some(address), None, None) => {
             let wrong = |error| Problem::new(Refusal::Malformed, format!("address: {error}"));
             let prefix: Prefix = address.parse().map_err(wrong)?;
-            if prefix.is_everybody() {
-                let detail = "address: that is everybody; to keep everybody out, pause the sale";
+            if prefix.is_too_wide() {
+                let detail = "address: that is a large part of everybody; a /8 of IPv4 and a /16 of IPv6 are the widest. To keep all out, pause the sale";
                 return Err(Problem::new(Refusal::Malformed, detail));
             }
             Ok(BlockTarget::Addresses(prefix))
+        }
+        (None, Some(issuer), Some(subject)) if issuer.is_empty() || subject.is_empty() => {
+            Err(Problem::new(Refusal::Malformed, "issuer and subject: as the customer's tokens have them, never empty"))
         }
         (None, Some(issuer), Some(subject)) => Ok(BlockTarget::Customer(app.engine.customer_hash(issuer, subject))),
         _ => Err(Problem::new(Refusal::Malformed, "give either address, or issuer and subject")),

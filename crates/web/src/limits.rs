@@ -219,8 +219,10 @@ impl Limits {
     ) -> Result<(), Stop> {
         if let Some(end) = listed {
             // Whatever an operator says of an address: somebody at it may have an order.
-            let may_look = kind != Kind::Purchases && self.is_proven(prove(), now);
-            return if may_look { Ok(()) } else { Err(blocked(end, now).into()) };
+            let owner = if kind == Kind::Purchases { None } else { prove() };
+            let Some(owner) = owner else { return Err(blocked(end, now).into()) };
+            let looked = self.proven.check(self.addresses.hash(&owner), now);
+            return looked.map_err(|wait| self.refuse(By::Address, kind, now, wait).into());
         }
         if client.is_loopback && !self.loopback {
             return Ok(());

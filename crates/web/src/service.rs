@@ -12,9 +12,11 @@ use admission::postbox::Desk;
 use axum::Router;
 use bytes::Bytes;
 use domain::Refusal;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use limiter::overload::Priority;
 use tower::ServiceExt as _;
 
 use crate::address::Peer;
@@ -66,7 +68,7 @@ pub(crate) async fn serve(
     watch.enter(Phase::Body);
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let priority = if front.takes_purchases { overload::priority_of(path) } else { None };
+    let priority = priority_of(&front, &parts);
     let prove = || overload::proof_of(&front.app, path, &parts.headers);
     let enter = || priority.map(|priority| front.turn.enter(priority, prove)).transpose();
     let left_out = |shed: &Shed| {
@@ -127,6 +129,13 @@ pub(crate) async fn serve(
     response
 }
 
+/// What is left out before what. A browser that asks whether its page may ask costs no more than leaving it out would, and could not tell
+/// its page that it was.
+fn priority_of(front: &Front, parts: &Parts) -> Option<Priority> {
+    let is_counted = front.takes_purchases && !asks_first(front, parts);
+    is_counted.then(|| overload::priority_of(parts.uri.path())).flatten()
+}
+
 /// A body, if it is wanted or has come already, and the place of its request. A place is for what is being done: while a body comes slowly
 /// somebody else has it.
 async fn receive<P, S>(
@@ -153,7 +162,7 @@ async fn at_once<F: Future>(future: &mut Pin<&mut F>) -> Poll<F::Output> {
 }
 
 /// Judges by address; the operator has no limits.
-async fn admit(front: &Front, peer: &Peer, parts: &http::request::Parts) -> Result<(), Problem> {
+async fn admit(front: &Front, peer: &Peer, parts: &Parts) -> Result<(), Problem> {
     if !front.takes_purchases {
         return Ok(());
     }
@@ -166,12 +175,12 @@ fn whole(reply: Reply) -> Response<Outgoing> {
 }
 
 /// Whether a browser asks if a page may send something.
-fn asks_first(front: &Front, parts: &http::request::Parts) -> bool {
+fn asks_first(front: &Front, parts: &Parts) -> bool {
     front.takes_purchases && parts.method == Method::OPTIONS && parts.headers.contains_key(header::ORIGIN)
 }
 
 /// What the request's body may have.
-fn body_bytes_max(front: &Front, parts: &http::request::Parts) -> usize {
+fn body_bytes_max(front: &Front, parts: &Parts) -> usize {
     let path = parts.uri.path();
     let larger = match front.takes_purchases {
         true => path.starts_with("/v1/payments/callbacks/").then_some(payment::limits::CALLBACK_BYTES_MAX),
@@ -186,12 +195,7 @@ fn purchase_target<'a>(front: &Front, parts: &'a http::request::Parts) -> Option
     purchase::target(parts.uri.path()).filter(|_| asks)
 }
 
-async fn route(
-    front: &Front,
-    watch: &Rc<Watch>,
-    parts: http::request::Parts,
-    body: Bytes,
-) -> Result<Response<Outgoing>, Problem> {
+async fn route(front: &Front, watch: &Rc<Watch>, parts: Parts, body: Bytes) -> Result<Response<Outgoing>, Problem> {
     let request = Request::from_parts(parts, axum::body::Body::from(body));
     let response = match front.router.clone().oneshot(request).await {
         Ok(response) => response,

@@ -320,4 +320,14 @@ fn whoever_is_blocked_is_told_so_until_it_is_over() {
     until_open(&page);
     page.click(PRESS);
     until_state(&page, "yours");
+    // Who comes blocked hears it before they press, and what they have is what they see.
+    let block = json!({ "issuer": ISSUER, "subject": "ben", "reason": "resells" });
+    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    let (_context, page) = shop.visit("ben");
+    until_state(&page, "blocked");
+    assert!(page.eval("document.querySelector('[data-show=clock]').hidden") == true, "nobody knows until when");
+    let block = json!({ "issuer": ISSUER, "subject": "anna", "reason": "resells" });
+    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    let (_context, page) = shop.visit("anna");
+    until_state(&page, "yours");
 }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use system_tests::{Connection, ISSUER, Reply, Request, Server, doorbuster, now_milliseconds, open_sale, until};
+use system_tests::{
+    Connection, ISSUER, Reply, Request, Server, doorbuster, eventually, now_milliseconds, open_sale, until,
+};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 2));
@@ -48,6 +50,10 @@ fn a_blocked_address_gets_nothing_but_own_orders_and_what_is_for_everybody() {
         from(&server, ONE, &own.clone().bearer(&anna.token)).is(200, "held");
         from(&server, ONE, &own).is(403, "blocked");
     }
+    let own = Request::get(&format!("/v1/orders/{}", bought.text("order"))).bearer(&anna.token);
+    let often =
+        eventually("to have looked too often", || Some(from(&server, ONE, &own)).filter(|reply| reply.status != 200));
+    assert!(often.is(429, "rate_limited").header("retry-after").is_some(), "it is over by itself");
     for path in ["/v1/time", "/v1/sales/drop", "/healthz", "/sales/drop"] {
         assert_eq!(from(&server, ONE, &Request::get(path)).status, 200, "{path}");
     }
@@ -150,8 +156,9 @@ fn the_command_blocks_lists_and_removes_and_says_what_it_cannot_read() {
     for (body, words) in [
         (json!({ "address": "10.0.0.1/8", "reason": "x" }), "10.0.0.0/8"),
         (json!({ "address": "10.0.0", "reason": "x" }), "203.0.113.0/24"),
-        (json!({ "address": "0.0.0.0/0", "reason": "x" }), "everybody"),
+        (json!({ "address": "0.0.0.0/1", "reason": "x" }), "everybody"),
         (json!({ "address": "::/0", "reason": "x" }), "everybody"),
+        (json!({ "issuer": "", "subject": "", "reason": "x" }), "never empty"),
         (json!({ "address": "10.0.0.1", "subject": "anna", "issuer": ISSUER, "reason": "x" }), "either"),
         (json!({ "subject": "anna", "reason": "x" }), "either"),
         (json!({ "reason": "x" }), "either"),

@@ -144,6 +144,8 @@ fn a_browser_that_is_left_out_is_shown_a_page_that_comes_again() {
     let page = left_out(&Request::get("/").header("accept", "text/html,*/*;q=0.8"));
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(page.header("refresh"), page.header("retry-after"));
+    // The sale's page may stand in a frame, and then so may this.
+    assert_eq!(page.header("content-security-policy"), Some("default-src 'none'; style-src 'self'"));
     for words in ["Very many people are here.", "dir=\"rtl\"", "<title>"] {
         assert!(String::from_utf8_lossy(&page.body).contains(words), "{page:?}");
     }
@@ -151,6 +153,19 @@ fn a_browser_that_is_left_out_is_shown_a_page_that_comes_again() {
     for request in [Request::get("/"), Request::get("/v1/sales").header("accept", "text/html")] {
         let problem = left_out(&request);
         assert_eq!((problem.code().as_str(), problem.header("refresh")), ("overloaded", None), "{problem:?}");
+    }
+}
+
+#[test]
+fn a_browser_that_asks_whether_its_page_may_ask_is_never_left_out() {
+    let server = Server::start_with(&["overload.requests_per_second_max=1"]);
+    server.create(&open_sale("drop", 1));
+    until("to be let in", || server.ask(&Request::get("/v1/sales")).status == 200);
+    let preflight = Request::new("OPTIONS", "/v1/sales/drop/items/boot/purchases")
+        .header("origin", "https://shop.example")
+        .header("access-control-request-method", "POST");
+    for _ in 0..10 {
+        assert_eq!(server.ask(&preflight).code(), "origin_refused", "it is judged");
     }
 }
 

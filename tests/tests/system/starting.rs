@@ -35,6 +35,9 @@ fn configurations_that_cannot_be_meant_are_refused_before_anything_is_touched() 
     let file = folder.join("mine.toml");
     std::fs::write(&file, "[public]\nadress = \"127.0.0.1:0\"\n").unwrap();
     doorbuster(&["config", "--config", file.to_str().unwrap()]).refused_with(&["adress"]);
+    std::fs::write(&file, "[limits]\ncustomer_passes_per_second = 0.5\n").unwrap();
+    let half = ["limits.customer_passes_per_second: 0.5 is no whole number"];
+    doorbuster(&["config", "--config", file.to_str().unwrap()]).refused_with(&half);
     doorbuster(&["config", "--config", "/nowhere.toml"]).refused_with(&["/nowhere.toml"]);
 }
 

@@ -140,7 +140,7 @@ impl Watch {
             let biting = biting.get_or_insert(Biting { since: now, last: now, count: 0 });
             (biting.last, biting.count) = (now, biting.count + (count - before));
         } else if let Some(over) = biting.take_if(|biting| now.duration_since(biting.last) >= QUIET) {
-            let seconds = over.last.duration_since(over.since).as_secs();
+            let seconds = over.last.duration_since(over.since).as_millis() as f64 / 1_000.0;
             tracing::info!(ceiling = name, requests = over.count, seconds, "requests are no longer left out");
         }
     }
