@@ -113,7 +113,8 @@ export class Sale {
   isReachable = true;
   /** The code of why nothing can be bought from this page. */
   refusal = null;
-  blockedUntil = 0;
+  /** Until when whoever is signed in is blocked, on the server's clock. */
+  blockEnd = 0;
   /** Does what a sale with a human check asks for, and gives what was said to whoever then took the pass. */
   prove = null;
   /** The state of a human check that is under way. */
@@ -193,8 +194,10 @@ export class Sale {
     return told;
   }
 
+  /** What changed keeps its place: news of an older purchase may come after a newer one. */
   take(purchase) {
-    this.purchases = [purchase, ...this.purchases.filter((known) => known.purchase !== purchase.purchase)];
+    const at = this.purchases.findIndex((known) => known.purchase === purchase.purchase);
+    this.purchases.splice(Math.max(at, 0), at < 0 ? 0 : 1, purchase);
     this.changed();
   }
 
@@ -212,6 +215,7 @@ export class Sale {
 
   async #take() {
     const told = await this.api.ask("POST", `/v1/sales/${this.answer.sale}/passes`);
+    if (told.body.code === "blocked") this.block(told.body.retry_at);
     if (told.body.code !== "challenge_required" || !this.prove) return told;
     // What it needs may not have come.
     return this.prove().catch(() => ({ status: 0, body: {}, after: 0 }));
@@ -219,7 +223,7 @@ export class Sale {
 
   /** A block that has no end lasts as long as the page. */
   block(retry_at) {
-    this.blockedUntil = Date.parse(retry_at) || Infinity;
+    this.blockEnd = Date.parse(retry_at) || Infinity;
     this.changed();
   }
 
@@ -238,11 +242,10 @@ export class Sale {
       : Math.max(0, Math.min(Date.parse(this.answer.opens_at) - Math.max(now, from) - 5 * SECOND, 60 * SECOND));
     await pause(Math.max(0, from - now) + room * Math.random());
     // Whoever comes too many is told when to come again.
-    const { body } = await insist(async () => {
+    await insist(async () => {
       const told = await this.pass();
-      return told.pass ? { status: 201, body: {} } : told;
+      return told.pass ? { status: 201 } : told;
     });
-    if (body.code === "blocked") this.block(body.retry_at);
     this.changed();
   }
 
@@ -316,7 +319,7 @@ export class Wish {
     if (purchase?.status === "confirmed") return "paid";
     if (sale.phase === "closed") return "closed";
     if (sale.answer.paused) return "paused";
-    if (sale.blockedUntil > sale.clock.now()) return "blocked";
+    if (sale.blockEnd > sale.clock.now()) return "blocked";
     if (purchase && purchase.status === "released") return "ended";
     if (sale.phase === "planned") return "not_yet";
     if (!sale.isReachable) return "offline";

@@ -93,7 +93,7 @@ export function view(wish, speech) {
     // While it is not yet time the button stays where it is, so that nothing moves under the finger at the opening.
     button: !["yours", "paid", "ended", "closed"].includes(state) || again,
     enabled: ["open", "check_page", "signed_out"].includes(state) || again || (state === "fewer" && free) || (state === "offline" && free && !wish.wish),
-    clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : state === "blocked" && sale.blockedUntil < Infinity ? sale.blockedUntil : null,
+    clock: state === "not_yet" ? opens : state === "your_turn" ? sale.slot : state === "yours" ? Date.parse(purchase.pay_by) : state === "blocked" && sale.blockEnd < Infinity ? sale.blockEnd : null,
     announces: { not_yet: "opening", yours: "paying" }[state],
   };
 }
