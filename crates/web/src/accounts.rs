@@ -110,7 +110,7 @@ pub(crate) async fn payments(
 ) -> Result<Json<PaymentsAnswer>, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     // A cursor is the number of the order and the attempt in its last eight bits.
     let after = query.cursor.map(|cursor| {
         let number = u32::try_from(cursor >> 8).unwrap_or(u32::MAX);
@@ -186,7 +186,7 @@ pub(crate) async fn payments_parked(
 ) -> Result<Json<ParkedPaymentsAnswer>, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let rows = read_books(&app, move |books| books.payments_parked(&name, query.cursor, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;
     let next_cursor = rows.last().filter(|_| full).map(|row| row.record.to_string());

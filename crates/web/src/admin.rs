@@ -141,7 +141,7 @@ pub(crate) async fn turn_sale(
         "automatic" => return order_rung(&app, &name, Order::Automatic).await,
         _ => return Err(Refusal::NotFound.into()),
     };
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let turned = state(&app, &sale, Request::Decide(command, None)).await;
     Ok(Json(turned.map_err(|problem| match problem.refusal {
         Refusal::SalePhaseWrong => {
@@ -153,7 +153,7 @@ pub(crate) async fn turn_sale(
 }
 
 async fn order_rung(app: &Arc<App>, name: &str, order: Order) -> Result<Json<AdminSaleAnswer>, Problem> {
-    let sale = app.sale(name)?;
+    let sale = app.named_sale(name)?;
     if sale.ladder.as_ref().is_some_and(|ladder| ladder.led_by().is_none()) {
         let detail = "no relay works for this sale, so nobody would hear the order: start one, then order it again";
         return Err(Problem::new(Refusal::Paused, detail));
@@ -183,7 +183,7 @@ pub(crate) async fn change_stock(
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
     admit(&app, &headers, Right::RunSales)?;
     let StockBody { change } = body::json(body::content_type(&headers), &bytes)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let item = sale.definition().item_index(&item).ok_or(Refusal::NotFound)?;
     let changed = state(&app, &sale, Request::Decide(Command::ChangeStock { item, change }, None)).await;
     Ok(Json(changed.map_err(|problem| match problem.refusal {
@@ -245,7 +245,7 @@ pub(crate) async fn orders(
 ) -> Result<Json<OrdersAnswer>, Problem> {
     admit(&app, &headers, Right::Read)?;
     needs_books(&app)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let after = query.cursor.map(|cursor| PurchaseNumber(u32::try_from(cursor).unwrap_or(u32::MAX)));
     let rows = read_books(&app, move |books| books.orders_of_sale(&name, after, ROWS_PER_PAGE)).await?;
     let full = rows.len() == ROWS_PER_PAGE as usize;

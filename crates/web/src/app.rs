@@ -68,8 +68,13 @@ pub struct App {
 }
 
 impl App {
-    /// The sale of that name.
+    /// The sale of that name. What is not there is answered to everybody in the same words, whatever it is.
     pub(crate) fn sale(&self, name: &str) -> Result<Arc<Sale>, Problem> {
+        self.engine.sale(name).ok_or_else(|| Refusal::NotFound.into())
+    }
+
+    /// The same for the operator, who is told what is missing.
+    pub(crate) fn named_sale(&self, name: &str) -> Result<Arc<Sale>, Problem> {
         self.engine.sale(name).ok_or_else(|| Problem::new(Refusal::NotFound, "there is no sale of that name"))
     }
 

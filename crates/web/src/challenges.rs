@@ -305,7 +305,7 @@ pub(crate) async fn set_human_check(
                 Problem::new(Refusal::Malformed, "human_check: none, proof_of_work, answer or static")
             })?),
         };
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let (setting, of) = (Arc::clone(&app), Arc::clone(&sale));
     let set = tokio::task::spawn_blocking(move || setting.engine.set_human_check(&of, check)).await;
     set.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;

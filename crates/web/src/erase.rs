@@ -76,7 +76,7 @@ pub(crate) async fn anonymise(
     headers: HeaderMap,
 ) -> Result<Json<AdminSaleAnswer>, Problem> {
     admit(&app, &headers, Right::Manage)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let (forgetting, of) = (Arc::clone(&app), Arc::clone(&sale));
     let done = tokio::task::spawn_blocking(move || forgetting.engine.anonymise(&of)).await;
     done.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {

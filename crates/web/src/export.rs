@@ -241,7 +241,7 @@ pub(crate) async fn orders_json(
 fn export(app: &Arc<App>, name: &str, headers: &HeaderMap, form: Form) -> Result<Response, Problem> {
     admit(app, headers, Right::Read)?;
     needs_books(app)?;
-    let sale = app.sale(name)?;
+    let sale = app.named_sale(name)?;
     let (pages, sent) = mpsc::channel(PAGES_AHEAD);
     let reading = Arc::clone(app);
     tokio::task::spawn_blocking(move || {

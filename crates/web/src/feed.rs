@@ -64,7 +64,7 @@ pub(crate) async fn feed(
     };
     let sales = match query.sale {
         None => app.engine.sales(),
-        Some(name) => vec![app.sale(&name)?],
+        Some(name) => vec![app.named_sale(&name)?],
     };
     let reading = Arc::clone(&app);
     let page = tokio::task::spawn_blocking(move || reading.feed.page(&reading.engine, &sales, cursor, limit));

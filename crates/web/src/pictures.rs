@@ -40,7 +40,7 @@ pub(crate) async fn showcase(
     headers: HeaderMap,
 ) -> Result<Json<ShowcaseSettings>, Problem> {
     admit(&app, &headers, Right::Read)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     Ok(Json(sale.showcase().settings.clone()))
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn set_showcase(
 ) -> Result<Json<ShowcaseSettings>, Problem> {
     admit(&app, &headers, Right::RunSales)?;
     let settings: ShowcaseSettings = body::json(body::content_type(&headers), &bytes)?;
-    let sale = app.sale(&name)?;
+    let sale = app.named_sale(&name)?;
     let (setting, of) = (Arc::clone(&app), Arc::clone(&sale));
     let set = tokio::task::spawn_blocking(move || setting.engine.set_showcase(&of, &settings)).await;
     set.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
@@ -116,7 +116,7 @@ pub(crate) async fn remove_picture(
 }
 
 fn item_of(app: &App, sale: &str, item: &str) -> Result<(Arc<Sale>, u16), Problem> {
-    let sale = app.sale(sale)?;
+    let sale = app.named_sale(sale)?;
     let index = sale.definition().item_index(item).ok_or(Refusal::NotFound)?;
     Ok((sale, index))
 }
