@@ -298,11 +298,13 @@ impl Limits {
         is_idle: impl FnOnce() -> bool,
     ) -> Result<(), Stop> {
         let (by, kind) = (By::Customer, Kind::Purchases);
+        let hash = self.addresses.hash(key);
         let limit = self.limit(by, kind).filter(|_| heard.of(by).is_none());
-        match limit.and_then(|limit| limit.check_idle(self.addresses.hash(key), now, is_idle)) {
-            Some(judged) => judged.map_err(|wait| self.refuse(by, kind, now, wait).into()),
-            None => self.of_customer(kind, key, now, heard),
-        }
+        let wait = match limit.and_then(|limit| limit.check_idle(hash, now, is_idle)) {
+            Some(judged) => judged.err(),
+            None => self.check((by, kind), hash, now, heard)?,
+        };
+        wait.map_or(Ok(()), |wait| Err(self.refuse(by, kind, now, wait).into()))
     }
 
     fn limit(&self, by: By, kind: Kind) -> Option<&Limit> {

@@ -310,8 +310,11 @@ fn whoever_is_blocked_is_told_so_until_it_is_over() {
     let shop = Shop::open(&open_sale("drop", 3));
     let (_context, page) = shop.visit("anna");
     until_open(&page);
-    let block = json!({ "issuer": ISSUER, "subject": "anna", "reason": "resells", "expires_in_seconds": 5 });
-    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    let block = |subject: &str, seconds: Option<u64>| {
+        let block = json!({ "issuer": ISSUER, "subject": subject, "reason": "resells", "expires_in_seconds": seconds });
+        shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    };
+    block("anna", Some(5));
     page.click(PRESS);
     until_state(&page, "blocked");
     assert_eq!(page.text("[data-show=state]"), "You are blocked here. What is yours stays yours.");
@@ -321,13 +324,11 @@ fn whoever_is_blocked_is_told_so_until_it_is_over() {
     page.click(PRESS);
     until_state(&page, "yours");
     // Who comes blocked hears it before they press, and what they have is what they see.
-    let block = json!({ "issuer": ISSUER, "subject": "ben", "reason": "resells" });
-    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    block("ben", None);
     let (_context, page) = shop.visit("ben");
     until_state(&page, "blocked");
-    assert!(page.eval("document.querySelector('[data-show=clock]').hidden") == true, "nobody knows until when");
-    let block = json!({ "issuer": ISSUER, "subject": "anna", "reason": "resells" });
-    shop.server.operate(Request::post("/admin/v1/blocks").json(&block)).is(201, "");
+    assert_eq!(page.eval("document.querySelector('[data-show=clock]').hidden"), true, "nobody knows until when");
+    block("anna", None);
     let (_context, page) = shop.visit("anna");
     until_state(&page, "yours");
 }
